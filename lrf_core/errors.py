@@ -1,0 +1,58 @@
+"""What can go wrong, one class per cause; each message says what, where, and what to do."""
+
+from __future__ import annotations
+
+# Exit codes of the command line and of the pipeline runner.
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+EXIT_GATE_REFUSED = 3
+
+
+class LrfError(Exception):
+    """Base of every error that lrf raises on purpose.
+
+    The message is one line for a person. `exit_code` is what a command ends with.
+    """
+
+    exit_code = EXIT_FAILURE
+
+
+class BadInputError(LrfError):
+    """Something the user gave cannot be used as it is."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class SpecError(BadInputError):
+    """The spec has an unknown key, a wrong type or a value out of range."""
+
+
+class ModelError(BadInputError):
+    """The model cannot be read, is unsafe to read, or is of a kind that cannot be factorized."""
+
+
+class DataError(BadInputError):
+    """The samples cannot be read or do not fit the model."""
+
+
+class GoalError(BadInputError):
+    """No plan can meet the goal; the message gives the nearest reachable values."""
+
+
+class ArtifactError(BadInputError):
+    """An artifact is missing, damaged, or was made from other inputs than those given."""
+
+
+class StorageError(BadInputError):
+    """Object storage cannot be reached, refuses the credentials, or cannot be written."""
+
+
+class PublishRefusedError(LrfError):
+    """The model to publish has no passing Verdict of its own."""
+
+    exit_code = EXIT_GATE_REFUSED
+
+
+class SpliceError(LrfError):
+    """The rebuilt model does not answer as its factors say it must; it is never shipped."""

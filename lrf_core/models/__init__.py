@@ -1,0 +1,1 @@
+"""Keras models: read safely, take inventory, count cost, rebuild with layers replaced."""
