@@ -1,0 +1,211 @@
+"""One pass over the calibration samples: second moments, sampled rows and gradient moments."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lrf_core.calibration.patches import patch_table
+from lrf_core.errors import DataError
+from lrf_core.methods import Moments
+from lrf_core.models.load import is_probability
+from lrf_core.models.trace import watching
+from lrf_core.progress import work
+
+# Above this width the second moment is kept as its diagonal: 8192^2 doubles are half a gibibyte.
+MAX_FULL_WIDTH = 8192
+# Rows kept per layer, for similarities of feature maps.
+KEPT_ROWS = 1024
+# Rows summed into a second moment, at least, and per input value: more change it no more.
+SUMMED_ROWS = 32768
+SUMMED_ROWS_PER_INPUT = 64
+
+_logger = logging.getLogger("lrf")
+
+
+@dataclass
+class _Sums:
+    """Running sums of one layer, in float64."""
+
+    second: Any = 0.0
+    gradient: Any = 0.0
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    rows_seen: int = 0
+
+
+def collect_moments(
+    model: keras.Model,
+    layers: Mapping[str, keras.Layer],
+    samples: NDArray[Any],
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> dict[str, Moments]:
+    """Statistics of each layer's input and of the loss gradient at its output.
+
+    The gradient is that of the log-likelihood of a label drawn from the model's own answer, so
+    its second moment is the Fisher information at the layer's output (Martens and Grosse 2015,
+    arXiv 1503.05671); no label is needed.
+
+    Args:
+        layers: path to convolution or dense layer of `model`.
+        samples: `(samples, *input_shape)`.
+
+    Returns:
+        Moments for each path.
+
+    Raises:
+        DataError: a layer's input is not finite on some sample.
+    """
+    rng = np.random.default_rng(seed)
+    collector = _Collector(model, layers, samples.shape[0])
+    sums = {path: _Sums() for path in layers}
+    with work("Calibrating", len(samples)) as advance:
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            for path, update in collector.batch(batch, rng):
+                _add(sums[path], update, rng, KEPT_ROWS * len(batch) / len(samples))
+            advance(len(batch))
+    return {path: _finish(path, total, len(samples)) for path, total in sums.items()}
+
+
+@dataclass(frozen=True)
+class _Update:
+    second: NDArray[np.float64]
+    gradient: NDArray[np.float64] | None
+    rows: NDArray[np.float32]
+    weight: float
+    rows_seen: int
+
+
+def _add(total: _Sums, update: _Update, rng: np.random.Generator, keep: float) -> None:
+    # Positions were sampled: the sum stands for all of them.
+    total.second = total.second + update.second * update.weight
+    total.rows_seen += update.rows_seen
+    if update.gradient is None:
+        total.gradient = None
+    elif total.gradient is not None:
+        total.gradient = total.gradient + update.gradient
+    count = min(max(math.ceil(keep), 1), len(update.rows))
+    total.rows.append(update.rows[rng.choice(len(update.rows), count, replace=False)])
+
+
+def _finish(path: str, total: _Sums, samples: int) -> Moments:
+    if not np.isfinite(total.second).all():
+        raise DataError(
+            f"the input of layer '{path}' is not finite on the calibration samples; check the "
+            "data's scale and the model's weights"
+        )
+    gradient = total.gradient
+    if gradient is not None and not np.isfinite(gradient).all():
+        _logger.warning("layer '%s': gradient is not finite, sensitivity is off", path)
+        gradient = None
+    return Moments(
+        second=total.second / samples,
+        gradient=None if gradient is None else gradient / samples,
+        rows=np.concatenate(total.rows)[:KEPT_ROWS],
+        rows_seen=total.rows_seen,
+    )
+
+
+class _Collector:
+    """Runs batches through the model and reduces what its layers see."""
+
+    def __init__(
+        self, model: keras.Model, layers: Mapping[str, keras.Layer], samples: int
+    ) -> None:
+        self._model = model
+        self._layers = layers
+        self._samples = samples
+        self._probabilities: bool | None = None
+        self._step = tf.function(self._forward_and_gradient, reduce_retracing=True)
+
+    def batch(
+        self, batch: NDArray[Any], rng: np.random.Generator
+    ) -> Iterator[tuple[str, _Update]]:
+        if self._probabilities is None:
+            answers = np.asarray(self._model.predict_on_batch(batch))
+            self._probabilities = is_probability(answers)
+        noise = rng.gumbel(size=(len(batch), self._model.output_shape[-1]))
+        inputs, gradients = self._step(tf.convert_to_tensor(batch), noise.astype(np.float32))
+        for path, tensors in inputs.items():
+            for source, gradient in zip(tensors, gradients[path], strict=True):
+                yield path, self._reduce(path, source, gradient, rng)
+
+    def _forward_and_gradient(self, batch: tf.Tensor, noise: tf.Tensor) -> tuple[Any, Any]:
+        inputs: dict[str, list[tf.Tensor]] = {path: [] for path in self._layers}
+        outputs: dict[str, list[tf.Tensor]] = {path: [] for path in self._layers}
+        with tf.GradientTape() as tape:
+
+            def note(path: str, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+                tape.watch(target)  # also where the layer is frozen
+                inputs[path].append(source)
+                outputs[path].append(target)
+                return target
+
+            with watching(self._layers, note):
+                answers = tf.cast(self._model(batch, training=False), tf.float32)
+            logs = tf.math.log(answers + 1e-7) if self._probabilities else answers
+            logs = tf.nn.log_softmax(logs)
+            labels = tf.stop_gradient(tf.argmax(logs + noise, axis=-1))
+            # Gumbel-max: this label is a draw from the model's own distribution.
+            loss = -tf.reduce_sum(tf.gather(logs, labels, batch_dims=1))
+        return inputs, tape.gradient(loss, outputs)
+
+    def _reduce(
+        self, path: str, source: tf.Tensor, gradient: tf.Tensor | None, rng: np.random.Generator
+    ) -> _Update:
+        layer = self._layers[path]
+        rows, positions = self._sampled_rows(layer, source, rng)
+        wide = rows.shape[1] > MAX_FULL_WIDTH
+        second = tf.reduce_sum(rows * rows, axis=0) if wide else tf.matmul(rows, rows, True)
+        moment = None
+        if gradient is not None:
+            flat = tf.reshape(tf.cast(_channels_last(layer, gradient), tf.float32), [-1, _width(layer)])
+            moment = tf.matmul(flat, flat, True).numpy().astype(np.float64)
+        seen = int(rows.shape[0])
+        return _Update(
+            second=second.numpy().astype(np.float64),
+            gradient=moment,
+            rows=rows.numpy(),
+            weight=positions * int(source.shape[0]) / seen,
+            rows_seen=seen,
+        )
+
+    def _sampled_rows(
+        self, layer: keras.Layer, source: tf.Tensor, rng: np.random.Generator
+    ) -> tuple[tf.Tensor, int]:
+        """Rows `(batch * sampled positions, n)` and the number of positions there are."""
+        source = tf.cast(_channels_last(layer, source), tf.float32)
+        channels = source.shape[-1]
+        if isinstance(layer, keras.layers.Dense):
+            flat = tf.reshape(source, [source.shape[0], -1, channels])
+            indices = np.arange(flat.shape[1], dtype=np.int32)[:, None]
+        else:
+            table = patch_table(layer, tuple(source.shape[1:-1]))
+            padded = tf.pad(source, [(0, 0), *table.padding, (0, 0)])
+            flat = tf.reshape(padded, [source.shape[0], -1, channels])
+            indices = table.indices
+        positions, width = len(indices), indices.shape[1] * channels
+        wanted = max(SUMMED_ROWS, SUMMED_ROWS_PER_INPUT * width)
+        count = min(positions, math.ceil(wanted / self._samples))
+        chosen = indices[np.sort(rng.choice(positions, count, replace=False))]
+        return tf.reshape(tf.gather(flat, chosen, axis=1), [-1, width]), positions
+
+
+def _channels_last(layer: keras.Layer, tensor: tf.Tensor) -> tf.Tensor:
+    if getattr(layer, "data_format", "channels_last") == "channels_last":
+        return tensor
+    return tf.transpose(tensor, [0, *range(2, len(tensor.shape)), 1])
+
+
+def _width(layer: keras.Layer) -> int:
+    return int(layer.kernel.shape[-1])

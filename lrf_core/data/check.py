@@ -1,0 +1,192 @@
+"""Checks of samples and labels against the model, before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from lrf_core.data.split import Array, Split
+from lrf_core.errors import DataError, ModelError
+from lrf_core.progress import track
+
+TEST_SHARE = 0.2  # of samples that come in one part
+MIN_TRAIN, MIN_TEST = 8, 2
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the model takes and answers.
+
+    Attributes:
+        shape: of one sample, without the batch axis; None where any length will do.
+        classes: width of the output.
+    """
+
+    shape: tuple[int | None, ...]
+    classes: int
+
+
+def expected_by(model: keras.Model) -> Expected:
+    """What a model with one input and one output (batch, classes) expects of its data.
+
+    Raises:
+        ModelError: the model has several inputs or outputs, or does not answer with classes.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError(
+            f"model '{model.name}' has {len(model.inputs)} inputs and {len(model.outputs)} "
+            "outputs; models with more than one of either are not supported yet"
+        )
+    output = tuple(model.outputs[0].shape)
+    if len(output) != 2 or output[1] is None or output[1] < 2:
+        raise ModelError(
+            f"model '{model.name}' answers with shape {output}; only classifiers with an output "
+            "(batch, classes) of two or more classes are supported yet"
+        )
+    return Expected(shape=tuple(model.inputs[0].shape[1:]), classes=int(output[1]))
+
+
+def check_samples(samples: Array, where: str, expected: Expected) -> None:
+    """Raise DataError unless samples `(n, *shape)` are finite numbers of the model's shape."""
+    if samples.dtype.kind not in "biuf":
+        raise DataError(
+            f"{where} holds {samples.dtype} values; samples must be numbers (uint8, float32, ...)"
+        )
+    found = samples.shape[1:]
+    if samples.ndim == 0 or not _fits(found, expected.shape):
+        raise DataError(
+            f"{where} has shape {samples.shape}, but the model takes samples of shape "
+            f"{_text(expected.shape)}{_shape_hint(found, expected.shape)}"
+        )
+    if samples.dtype.kind == "f":
+        _check_finite(samples, where)
+
+
+def class_ids(labels: Array, where: str, expected: Expected) -> Array:
+    """Class ids `(n,)` int64 of labels `(n,)`, `(n, 1)` or one-hot `(n, classes)`.
+
+    Raises:
+        DataError: the labels are of another form, or do not fit the model's output.
+    """
+    if labels.dtype.kind not in "biuf":
+        raise DataError(f"{where} holds {labels.dtype} values; labels must be class ids or one-hot")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return _ids_of_one_hot(labels, where, expected)
+    if labels.ndim not in (1, 2):
+        raise DataError(
+            f"{where} has shape {labels.shape}; labels must be class ids (n,) or one-hot "
+            f"(n, {expected.classes})"
+        )
+    ids = labels.reshape(-1)
+    if ids.dtype.kind == "f" and not (np.isfinite(ids).all() and (ids == np.rint(ids)).all()):
+        raise DataError(f"{where} holds fractions or NaN; labels must be whole class ids")
+    ids = ids.astype(np.int64)
+    if ids.size and (ids.min() < 0 or ids.max() >= expected.classes):
+        hint = "; subtract 1 from each" if (ids.min(), ids.max()) == (1, expected.classes) else ""
+        raise DataError(
+            f"{where} holds class ids {ids.min()} to {ids.max()}, but the model has "
+            f"{expected.classes} outputs, for ids 0 to {expected.classes - 1}{hint}"
+        )
+    return ids
+
+
+def labelled(samples: Array, labels: Array, where: str, expected: Expected) -> Split:
+    """A checked split of samples `(n, *shape)` and labels in any known form. Raises DataError."""
+    check_samples(samples, f"{where} samples", expected)
+    if labels.ndim and len(labels) != len(samples):
+        raise DataError(
+            f"{where} has {len(samples)} samples but {len(labels)} labels; give one for each"
+        )
+    return Split.of(samples, class_ids(labels, f"{where} labels", expected))
+
+
+def divided(whole: Split, seed: int) -> tuple[Split, Split]:
+    """Training and test part (20%) of a labelled split, each class divided alike.
+
+    A class of two or more samples has at least one in either part.
+    """
+    labels = np.asarray(whole.labels)
+    random = np.random.default_rng(seed)
+    in_test = np.zeros(whole.count, dtype=bool)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        share = round(TEST_SHARE * len(members))
+        in_test[members[: max(share, 1) if len(members) > 1 else 0]] = True
+    return whole.take(np.flatnonzero(~in_test)), whole.take(np.flatnonzero(in_test))
+
+
+def check_counts(train: Split, test: Split, where: str) -> None:
+    """Raise DataError when there are too few samples to train on or to judge by."""
+    if train.count < MIN_TRAIN or test.count < MIN_TEST:
+        raise DataError(
+            f"{where}: too few samples: {train.count} to train on and {test.count} to test with; "
+            f"at least {MIN_TRAIN} and {MIN_TEST} are needed"
+        )
+
+
+def digest_of_arrays(arrays: Mapping[str, Array]) -> str:
+    """sha256 (hex) of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        values = arrays[name]
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        for start in track(range(0, len(values), _ROWS_AT_ONCE), f"Digest of {name}"):
+            digest.update(np.ascontiguousarray(values[start : start + _ROWS_AT_ONCE]).data)
+    return digest.hexdigest()
+
+
+def _check_finite(samples: Array, where: str) -> None:
+    for start in track(range(0, len(samples), _ROWS_AT_ONCE), "Checking for NaN"):
+        finite = np.isfinite(samples[start : start + _ROWS_AT_ONCE])
+        if not finite.all():
+            first = start + int(np.argwhere(~finite)[0][0])
+            raise DataError(
+                f"{where}: sample {first} holds NaN or infinite values; remove or repair it"
+            )
+
+
+def _ids_of_one_hot(labels: Array, where: str, expected: Expected) -> Array:
+    if labels.shape[1] != expected.classes:
+        raise DataError(
+            f"{where} is one-hot for {labels.shape[1]} classes, but the model has "
+            f"{expected.classes} outputs"
+        )
+    if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
+        raise DataError(
+            f"{where} has shape {labels.shape} but is not one-hot (a single 1 in each row); give "
+            "class ids or one-hot labels"
+        )
+    ids: Array = labels.argmax(axis=1).astype(np.int64)
+    return ids
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(found) == len(shape) and all(
+        want in (None, have) for have, want in zip(found, shape, strict=True)
+    )
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    sizes = ["any" if size is None else str(size) for size in shape]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+
+def _shape_hint(found: tuple[int, ...], shape: tuple[int | None, ...]) -> str:
+    if shape and shape[-1] == 1 and _fits(found, shape[:-1]):
+        return "; add the channel axis: x[..., None]"
+    if len(found) == len(shape) and len(shape) > 1:
+        for order in itertools.permutations(range(len(shape))):
+            if _fits(tuple(found[axis] for axis in order), shape):
+                axes = (0, *(axis + 1 for axis in order))
+                return f"; the axes are in another order: np.transpose(x, {axes})"
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) == len(shape) and math.prod(found) == math.prod(sizes):
+        return f"; give x.reshape(-1, {', '.join(map(str, shape))})"
+    return "; resize the samples to that shape"

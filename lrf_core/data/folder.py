@@ -1,0 +1,247 @@
+"""Images in class folders, decoded as Keras' own image_dataset_from_directory does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lrf_core.data.check import Expected, check_counts, divided
+from lrf_core.data.split import Array, Data, Read, Split
+from lrf_core.errors import DataError
+from lrf_core.progress import work
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MEMORY_BYTES = 2 * 2**30  # decoded images up to this size are kept; more are read when needed
+_TEST_NAMES = ("test", "val", "validation")
+_FILES_AT_ONCE = 64
+
+_logger = logging.getLogger("lrf")
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Image files with their class ids `(n,)`; names are paths below the folder opened."""
+
+    root: Path
+    names: tuple[str, ...]
+    labels: Array
+
+
+def open_folder(path: Path, expected: Expected, seed: int) -> Data:
+    """Read class folders of images, or `train/` and `test/` folders that hold such folders.
+
+    Classes are numbered in alphabetical order. Images are resized (bilinear, not antialiased) and
+    given 1 or 3 channels as the model's input is, as uint8.
+
+    Raises:
+        DataError: no images, an empty class, classes that do not fit the model or differ between
+            train and test, or a file that is no image.
+    """
+    size = _image_size(path, expected)
+    parts = _parts(path)
+    classes = {name: _class_names(folder) for name, folder in parts.items()}
+    names = classes[next(iter(classes))]
+    _check_classes(path, classes, expected)
+    images = [_index(path, folder, names) for folder in parts.values()]
+    whole = _join(images)
+    read, digest = _open_images(whole, size)
+    split = Split(count=len(whole.names), labels=whole.labels, read=read)
+    if len(images) == 2:
+        first = len(images[0].names)
+        train, test = split.take(np.arange(first)), split.take(np.arange(first, split.count))
+    else:
+        train, test = divided(split, seed)
+    check_counts(train, test, str(path))
+    return Data(train=train, test=test, class_names=names, source=str(path), digest=digest)
+
+
+def _image_size(path: Path, expected: Expected) -> tuple[int, int, int]:
+    shape = expected.shape
+    if len(shape) != 3 or None in shape or shape[2] not in (1, 3):
+        hint = ""
+        if len(shape) == 3 and shape[0] in (1, 3):
+            hint = " (it seems to take channels first)"
+        raise DataError(
+            f"{path} holds images, but the model takes samples of shape {shape}{hint}; a folder "
+            "can feed models of a fixed (height, width, 1 or 3). Give an .npz file instead"
+        )
+    height, width, channels = (int(size) for size in shape if size is not None)
+    return height, width, channels
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """The folders to read: train and test, or the one that was given."""
+    train = path / "train"
+    if not (train.is_dir() and _folders(train)):  # a class may be called "train", too
+        return {"all": path}
+    present = [name for name in _TEST_NAMES if (path / name).is_dir()]
+    if not present:
+        raise DataError(
+            f"{path} has train/ but no test/, val/ or validation/ beside it; add one, or give "
+            f"{train} to have 20% of it held out for the test"
+        )
+    if len(present) > 1:
+        _logger.info("%s: testing with %s/, leaving %s/ out", path, *present[:2])
+    return {"train": train, "test": path / present[0]}
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(
+        (below for below in path.iterdir() if below.is_dir() and not below.name.startswith(".")),
+        key=lambda folder: folder.name,
+    )
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    names = tuple(folder.name for folder in _folders(path))
+    if not names:
+        raise DataError(f"{path} has no class folders; put the images of each class in a folder")
+    return names
+
+
+def _check_classes(path: Path, classes: dict[str, tuple[str, ...]], expected: Expected) -> None:
+    names = classes.get("train", classes.get("all", ()))
+    if len(names) != expected.classes:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise DataError(
+            f"{path} has {len(names)} class folders ({shown}), but the model has "
+            f"{expected.classes} outputs; there must be one folder for each"
+        )
+    differing = sorted(set(names) ^ set(classes.get("test", names)))
+    if differing:
+        raise DataError(
+            f"{path}: the class folders of train and test differ in {', '.join(differing[:5])}; "
+            "both must have the same"
+        )
+
+
+def _index(root: Path, folder: Path, classes: Sequence[str]) -> _Images:
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(
+            (Path(parent) / file).relative_to(root).as_posix()
+            for parent, _, files in os.walk(folder / name)
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        )
+        if not found:
+            raise DataError(
+                f"class folder {folder / name} holds no images ({', '.join(SUFFIXES)}); add some "
+                "or remove the folder"
+            )
+        names += found
+        labels += [label] * len(found)
+    return _Images(root, tuple(names), np.array(labels, dtype=np.int64))
+
+
+def _join(parts: Sequence[_Images]) -> _Images:
+    names = tuple(name for part in parts for name in part.names)
+    return _Images(parts[0].root, names, np.concatenate([part.labels for part in parts]))
+
+
+def _open_images(images: _Images, size: tuple[int, int, int]) -> tuple[Read, str]:
+    """How to read images `(n, height, width, channels)` uint8, and the digest of all files."""
+    count = len(images.names)
+    fits = count * math.prod(size) <= MEMORY_BYTES
+    decoded = np.empty((count, *size), dtype=np.uint8) if fits else None
+    digest = hashlib.sha256()
+    blocks = [range(i, min(i + _FILES_AT_ONCE, count)) for i in range(0, count, _FILES_AT_ONCE)]
+
+    def block(indices: range) -> list[bytes]:
+        digests = []
+        for index in indices:
+            content = _content(images.root / images.names[index])
+            digests.append(hashlib.sha256(content).digest())
+            if decoded is None:
+                _probe(content, images.root / images.names[index])
+            else:
+                decoded[index] = _decode(content, images.root / images.names[index], size)
+        return digests
+
+    with work("Reading images", count) as advance, ThreadPoolExecutor() as pool:
+        # Raises what a block raised, when its turn comes; the rest is then not started.
+        running = [pool.submit(block, indices) for indices in blocks]
+        try:
+            for indices, future in zip(blocks, running, strict=True):
+                for index, content_digest in zip(indices, future.result(), strict=True):
+                    name = images.names[index]
+                    digest.update(f"{len(name)} {name} ".encode() + content_digest)
+                advance(len(indices))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if decoded is not None:
+        return (lambda indices: decoded[indices]), digest.hexdigest()
+    return _Reader(images, size), digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads and decodes the images asked for, each time again."""
+
+    images: _Images
+    size: tuple[int, int, int]
+
+    def __call__(self, indices: Array) -> Array:
+        def one(index: int) -> Array:
+            path = self.images.root / self.images.names[index]
+            return _decode(_content(path), path, self.size)
+
+        with ThreadPoolExecutor() as pool:
+            decoded = list(pool.map(one, np.asarray(indices).tolist()))
+        return np.stack(decoded) if decoded else np.empty((0, *self.size), dtype=np.uint8)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the image {path}: {error.strerror or error}") from None
+
+
+def _probe(content: bytes, path: Path) -> None:
+    """Raise DataError unless the file begins like an image."""
+    try:
+        Image.open(io.BytesIO(content)).close()
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _decode(content: bytes, path: Path, size: tuple[int, int, int]) -> Array:
+    """An image as `(height, width, channels)` uint8; of an animation, the first frame."""
+    height, width, channels = size
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = _eight_bit(opened).convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+    if image.size != (width, height):
+        # An affine map samples bilinearly between pixel centres, as tf.image.resize does;
+        # Image.resize would smooth first, which the model has not been trained with.
+        scale = (image.width / width, 0.0, 0.0, 0.0, image.height / height, 0.0)
+        image = image.transform(
+            (width, height), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR
+        )
+    return np.asarray(image).reshape(size)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    # Pillow would clip 16-bit greys at 255 instead of scaling them.
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    return image
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:120]
+    return DataError(f"cannot decode the image {path}: {reason}; repair or remove it")

@@ -1,0 +1,152 @@
+"""Samples from a function of the user's, `module:function`, that returns tf.data datasets."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lrf_core.data.check import (
+    Expected,
+    check_counts,
+    digest_of_arrays,
+    divided,
+    labelled,
+)
+from lrf_core.data.split import Array, Data
+from lrf_core.errors import DataError
+from lrf_core.progress import work
+
+_BATCH = 256
+_WANTED = "a tf.data.Dataset of (x, y), or a pair (train, test) of them"
+
+
+def open_function(source: str, expected: Expected, seed: int) -> Data:
+    """Call `module:function` and read its dataset (divided 80/20 by `seed`) or (train, test).
+
+    The working directory is searched for the module. The global seeds are set before the call, so
+    that a dataset that shuffles gives the same samples each time.
+
+    Raises:
+        DataError: no such module or function, it failed, or its datasets do not fit the model.
+    """
+    keras.utils.set_random_seed(seed)
+    with _working_directory_importable():
+        datasets = _datasets(source, _call(source, _function(source)))
+        parts = [
+            _read(dataset, f"{source} ({name})", expected) for name, dataset in datasets.items()
+        ]
+    splits = [
+        labelled(x, y, f"{source} ({name})", expected)
+        for name, (x, y) in zip(datasets, parts, strict=True)
+    ]
+    train, test = splits if len(splits) == 2 else divided(splits[0], seed)
+    check_counts(train, test, source)
+    arrays = {
+        f"{axis}_{name}": values
+        for name, (x, y) in zip(datasets, parts, strict=True)
+        for axis, values in (("x", x), ("y", y))
+    }
+    return Data(
+        train=train,
+        test=test,
+        class_names=tuple(str(label) for label in range(expected.classes)),
+        source=source,
+        digest=digest_of_arrays(arrays),
+    )
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    # The installed `lrf` command does not have it on sys.path, unlike `python -m`.
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _function(source: str) -> Callable[[], Any]:
+    module_name, _, name = source.partition(":")
+    try:
+        importlib.invalidate_caches()
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _packages(module_name):
+            raise DataError(
+                f"{source}: no module '{module_name}' in {Path.cwd()} or installed"
+            ) from None
+        raise DataError(f"{source}: importing the module failed: {_text(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise DataError(f"{source}: module '{module_name}' has no function '{name}'")
+    return function  # type: ignore[no-any-return]
+
+
+def _packages(module_name: str) -> set[str]:
+    parts = module_name.split(".")
+    return {".".join(parts[: i + 1]) for i in range(len(parts))}
+
+
+def _call(source: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except Exception as error:
+        raise DataError(f"{source} failed: {_text(error)}") from error
+
+
+def _datasets(source: str, result: Any) -> dict[str, Any]:
+    import tensorflow as tf  # only data given as tf.data needs it
+
+    if isinstance(result, tf.data.Dataset):
+        return {"all": result}
+    if (
+        isinstance(result, (tuple, list))
+        and len(result) == 2
+        and all(isinstance(part, tf.data.Dataset) for part in result)
+    ):
+        return {"train": result[0], "test": result[1]}
+    found = type(result).__name__
+    if isinstance(result, (tuple, list)):
+        found += f" of {', '.join(type(part).__name__ for part in result) or 'nothing'}"
+    raise DataError(f"{source} returned a {found}; it must return {_WANTED}")
+
+
+def _read(dataset: Any, where: str, expected: Expected) -> tuple[Array, Array]:
+    spec = dataset.element_spec
+    if not (isinstance(spec, tuple) and len(spec) == 2 and all(hasattr(s, "shape") for s in spec)):
+        raise DataError(f"{where} yields {spec}; its elements must be pairs (x, y) of tensors")
+    if bool(dataset.cardinality() == -1):  # tf.data.INFINITE_CARDINALITY
+        raise DataError(f"{where} never ends; leave out .repeat()")
+    rank = spec[0].shape.rank
+    if rank == len(expected.shape):
+        dataset = dataset.batch(_BATCH)
+    elif rank is not None and rank != len(expected.shape) + 1:
+        raise DataError(
+            f"{where} yields samples of shape {spec[0].shape}, but the model takes "
+            f"{expected.shape}; batched or not, they must fit"
+        )
+    samples, labels = [], []
+    batches = max(int(dataset.cardinality()), 0)  # negative when it is not known
+    try:
+        with work(f"Reading {where}", max(batches, 1)) as advance:
+            for x, y in dataset.as_numpy_iterator():
+                samples.append(x)
+                labels.append(y)
+                advance(1 if batches else 0)
+    except Exception as error:
+        raise DataError(f"{where} failed while it was read: {_text(error)}") from error
+    if not samples:
+        raise DataError(f"{where} is empty; it must yield (x, y)")
+    return np.concatenate(samples), np.concatenate(labels)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

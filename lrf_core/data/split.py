@@ -1,0 +1,85 @@
+"""Samples with their labels, in memory or read on demand, behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Read = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples that are addressed by index.
+
+    Attributes:
+        count: number of samples.
+        labels: class ids, `(count,)` int64; None when unlabelled.
+        read: indices `(n,)` to samples `(n, *input_shape)`, in the type they are stored in.
+    """
+
+    count: int
+    labels: Array | None
+    read: Read
+
+    @classmethod
+    def of(cls, samples: Array, labels: Array | None = None) -> Split:
+        """A split over samples in memory, `(count, *input_shape)`, and their class ids."""
+        ids = None if labels is None else np.asarray(labels, dtype=np.int64)
+        return cls(count=len(samples), labels=ids, read=lambda indices: samples[indices])
+
+    def take(self, indices: npt.ArrayLike) -> Split:
+        """A view of the samples at `indices` `(n,)`, in that order.
+
+        Raises:
+            IndexError: an index is not in `[0, count)`.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < self.count):
+            found = f"{chosen.min()} to {chosen.max()}"
+            raise IndexError(f"indices must lie in [0, {self.count}), got {found}")
+        return Split(
+            count=len(chosen),
+            labels=None if self.labels is None else self.labels[chosen],
+            read=lambda within: self.read(chosen[within]),
+        )
+
+    def sample(self, count: int, seed: int) -> Split:
+        """At most `count` samples, drawn without replacement and kept in their order."""
+        if count >= self.count:
+            return self
+        drawn = np.random.default_rng(seed).choice(self.count, count, replace=False)
+        return self.take(np.sort(drawn))
+
+    def arrays(self) -> tuple[Array, Array | None]:
+        """All samples `(count, *input_shape)` and their labels, read into memory."""
+        return self.read(np.arange(self.count)), self.labels
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Array, Array | None]]:
+        """Samples and labels in order, `batch_size` at a time; the last batch may be smaller."""
+        for start in range(0, self.count, batch_size):
+            indices = np.arange(start, min(start + batch_size, self.count))
+            yield self.read(indices), None if self.labels is None else self.labels[indices]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled samples for calibration, fine-tuning and judging.
+
+    Attributes:
+        train, test: the two disjoint parts; both carry labels.
+        class_names: name of each class id.
+        source: what the user gave.
+        digest: sha256 (hex) of the content.
+    """
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    source: str
+    digest: str

@@ -1,0 +1,268 @@
+"""What every factorization is: a cost in closed form, a sweep over ranks, a chain of Keras layers.
+
+Notation, here and in the methods: a kernel is the matrix `W` of shape `(n, c)`, one row per input
+value (kernel positions in row-major order, then input channels), one column per output channel.
+`S` is the second moment of the input rows, so the output error of a replacement `W'` is
+`tr((W - W')^T S (W - W'))` for any `W'`, without running the model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from lrf_core.artifacts import Cost
+from lrf_core.errors import SpecError
+
+Matrix = NDArray[np.float64]
+Ranks = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the cost of a layer and of its replacements depends on.
+
+    Attributes:
+        kernel_shape: `(*spatial, inputs, outputs)`; no spatial sizes for a dense layer.
+        positions: output positions per sample.
+        input_positions: input positions per sample.
+        bias: whether the layer adds a bias.
+    """
+
+    kernel_shape: tuple[int, ...]
+    positions: int
+    input_positions: int
+    bias: bool
+
+    @property
+    def window(self) -> int:
+        """Kernel positions: 1 for a dense layer or a 1x1 convolution."""
+        return math.prod(self.kernel_shape[:-2])
+
+    @property
+    def inputs(self) -> int:
+        return self.kernel_shape[-2]
+
+    @property
+    def outputs(self) -> int:
+        return self.kernel_shape[-1]
+
+    @property
+    def cost(self) -> Cost:
+        """Of the layer as it is."""
+        weights = math.prod(self.kernel_shape)
+        return Cost(params=weights + self.bias_params, macs=weights * self.positions)
+
+    @property
+    def bias_params(self) -> int:
+        return self.outputs if self.bias else 0
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Statistics of one layer on the calibration samples.
+
+    Attributes:
+        second: second moment `S` of the input rows, summed over positions, mean over samples:
+            `(n, n)`, or its diagonal `(n,)` where the full matrix would be too large.
+        gradient: second moment `F` of the loss gradient at the layer's output, `(c, c)`, summed
+            over positions, mean over samples; None where the model gives no gradient.
+        rows: sampled input rows, `(m, n)`.
+        rows_seen: how many rows `second` was summed over.
+    """
+
+    second: Matrix
+    gradient: Matrix | None
+    rows: NDArray[np.float32]
+    rows_seen: int
+
+    def regularized_second(self) -> Matrix:
+        """`S` plus a ridge, so that directions without data fall back to the weight error.
+
+        The ridge is `n / (n + rows)` of 1% of the mean variance: large where few rows were seen
+        for many inputs, which is where a fit to the calibration data alone would not generalize.
+        """
+        size = self.second.shape[0]
+        variance = self.second if self.second.ndim == 1 else np.diag(self.second)
+        mean = float(variance.mean()) or 1.0
+        ridge = 0.01 * size / (size + self.rows_seen) * mean + 1e-9 * mean
+        if self.second.ndim == 1:
+            return self.second + ridge
+        return self.second + ridge * np.eye(size)
+
+    def output_weight(self, outputs: int) -> Matrix:
+        """The weight on output errors that factors are fitted under: `F`, shrunk by 20% to its
+        mean (measured better than either alone); the identity where there is no gradient."""
+        if self.gradient is None or not np.trace(self.gradient) > 0:
+            return np.eye(outputs)
+        mean = np.trace(self.gradient) / outputs
+        return 0.8 * self.gradient + 0.2 * mean * np.eye(outputs)
+
+
+def times_second(second: Matrix, matrix: Matrix) -> Matrix:
+    """`S @ matrix`, for a full `S` or its diagonal."""
+    if second.ndim == 1:
+        return second[:, None] * matrix
+    return np.asarray(second @ matrix)
+
+
+class Sweep(ABC):
+    """One decomposition of one kernel, many truncations.
+
+    Attributes:
+        kernel: `W`, `(n, c)`.
+        moments: what factors are fitted and judged on.
+    """
+
+    def __init__(self, kernel: Matrix, moments: Moments) -> None:
+        self.kernel = kernel
+        self.moments = moments
+
+    @abstractmethod
+    def effective_kernel(self, ranks: Ranks) -> Matrix:
+        """The kernel `W'`, `(n, c)`, that the chain of these ranks amounts to."""
+
+    @abstractmethod
+    def factors(self, ranks: Ranks) -> list[Matrix]:
+        """The kernels of the chain's layers, in order, in the shapes Keras gives them."""
+
+    def output_moments(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
+        """`(W^T S W', W'^T S W')`, each `(c, c)`."""
+        replaced = self.effective_kernel(ranks)
+        weighted = times_second(self.moments.second, replaced)
+        return self.kernel.T @ weighted, replaced.T @ weighted
+
+    def outputs(self, ranks: Ranks) -> Matrix:
+        """What the replaced layer answers to the sampled rows, before the bias: `(m, c)`."""
+        return np.asarray(self.moments.rows @ self.effective_kernel(ranks))
+
+
+class Method(ABC):
+    """A way to replace one layer by a chain of stock Keras layers.
+
+    Attributes:
+        name: as users write it.
+        version: raised when the arithmetic changes, so that cached scores are not reused.
+    """
+
+    name: str
+    version: int = 1
+
+    @abstractmethod
+    def applies_to(self, geometry: Geometry) -> bool:
+        """Whether this method can replace a layer of this geometry."""
+
+    @abstractmethod
+    def full_ranks(self, geometry: Geometry) -> Ranks:
+        """The ranks at which the chain reproduces every kernel of this geometry."""
+
+    @abstractmethod
+    def candidate_ranks(self, geometry: Geometry, per_mode: int) -> list[Ranks]:
+        """Ranks worth scoring, at most `per_mode` values in each mode."""
+
+    @abstractmethod
+    def cost(self, geometry: Geometry, ranks: Ranks) -> Cost:
+        """Parameters and multiply-adds of the chain, exactly as Keras will count them."""
+
+    @abstractmethod
+    def sweep(self, geometry: Geometry, kernel: Matrix, moments: Moments) -> Sweep:
+        """Decompose `kernel`, `(n, c)`, once for all ranks."""
+
+    @abstractmethod
+    def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
+        """Unbuilt layers that replace `layer`; bias and activation are on the last."""
+
+    def check_ranks(self, geometry: Geometry, ranks: Ranks) -> None:
+        """Raise SpecError unless every rank is at least 1 and at most full."""
+        full = self.full_ranks(geometry)
+        fits = len(ranks) == len(full) and all(
+            1 <= rank <= limit for rank, limit in zip(ranks, full, strict=True)
+        )
+        if not fits:
+            raise SpecError(
+                f"{self.name} ranks {ranks} do not fit a kernel of shape {geometry.kernel_shape}: "
+                f"expected {len(full)} ranks from 1 to {full}"
+            )
+
+
+_registry: dict[str, Method] = {}
+
+
+def register(method: Method) -> None:
+    """Add a method. Raises ValueError when the name is taken."""
+    if method.name in _registry:
+        raise ValueError(f"a method named '{method.name}' is registered already")
+    _registry[method.name] = method
+
+
+def names() -> tuple[str, ...]:
+    """Names of the registered methods, in the order they were registered."""
+    return tuple(_registry)
+
+
+def get(name: str) -> Method:
+    """The method of this name. Raises SpecError with the nearest name."""
+    if name not in _registry:
+        near = difflib.get_close_matches(name, _registry, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(_registry)}"
+        raise SpecError(f"unknown method '{name}' ({hint})")
+    return _registry[name]
+
+
+def rank_grid(full: int, count: int) -> list[int]:
+    """About `count` ranks from small to `full`, in multiples of 4 or 8 where there is room.
+
+    Vectorized kernels run no faster on 61 channels than on 64.
+    """
+    step = math.ceil(full / count)
+    multiple = 8 if full >= 128 else 4 if full >= 64 else 1
+    step = math.ceil(step / multiple) * multiple
+    return [*range(step, full, step), full]
+
+
+def lower_factor(matrix: Matrix) -> Matrix:
+    """`L` with `L @ L.T == matrix`, for a symmetric positive definite matrix or a diagonal."""
+    if matrix.ndim == 1:
+        return np.sqrt(matrix)
+    return np.asarray(scipy.linalg.cholesky(matrix, lower=True))
+
+
+def carried_over(layer: keras.Layer, position: str) -> dict[str, Any]:
+    """Settings every layer of a chain takes from the layer it replaces."""
+    return {
+        "name": f"{layer.name}_{position}",
+        "dtype": layer.dtype_policy,
+        "trainable": layer.trainable,
+        "kernel_regularizer": layer.kernel_regularizer,
+    }
+
+
+def first_or_middle(layer: keras.Layer, position: str) -> dict[str, Any]:
+    """Settings of a layer of the chain that is not the last: no bias, no activation."""
+    return {**carried_over(layer, position), "use_bias": False}
+
+
+def last(layer: keras.Layer, position: str) -> dict[str, Any]:
+    """Settings of the last layer of the chain: bias and activation of the layer it replaces."""
+    return {
+        **carried_over(layer, position),
+        "use_bias": layer.use_bias,
+        "activation": layer.activation,
+        "bias_regularizer": layer.bias_regularizer,
+        "bias_constraint": layer.bias_constraint,
+        "activity_regularizer": layer.activity_regularizer,
+    }
+
+
+def pointwise(layer: keras.Layer, filters: int, settings: Iterable[tuple[str, Any]]) -> keras.Layer:
+    """A 1x1 convolution of the same dimensionality and data format as `layer`."""
+    return type(layer)(filters, 1, data_format=layer.data_format, **dict(settings))

@@ -1,0 +1,109 @@
+"""Walk a model's layers, through nested models, and watch them being called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.models.functional import Functional
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Calls:
+    """The shapes one layer was called with, without the batch axis, one entry per call."""
+
+    inputs: list[Shape] = field(default_factory=list)
+    outputs: list[Shape] = field(default_factory=list)
+
+
+def is_nested_model(layer: keras.Layer) -> bool:
+    """Whether a layer is a Functional or Sequential model whose layers can be reached."""
+    return isinstance(layer, (Functional, keras.Sequential))
+
+
+def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
+    """Yield (path, layer) for every layer that is no model, each layer object once.
+
+    Paths join the names of nested models and the layer by "/"; a layer that is used in several
+    places goes by the first.
+    """
+    seen: set[int] = set()
+    for path, layer in _walk_all(model, prefix):
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield path, layer
+
+
+def _walk_all(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
+    for layer in model.layers:
+        path = f"{prefix}{layer.name}"
+        if is_nested_model(layer):
+            yield from _walk_all(layer, f"{path}/")
+        else:
+            yield path, layer
+
+
+@contextmanager
+def watching(
+    layers: Mapping[str, keras.Layer], on_call: Callable[[str, Any, Any], Any]
+) -> Iterator[None]:
+    """While open, `on_call(path, inputs, outputs)` sees each call; what it returns is passed on.
+
+    Works for any model that calls its layers: shared layers are seen once per call, and layers
+    inside nested models or wrappers are seen too.
+    """
+    for path, layer in layers.items():
+        layer.call = _watched(path, layer.call, on_call)
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            del layer.call  # the class's own method shows again
+
+
+def _watched(
+    path: str, call: Callable[..., Any], on_call: Callable[[str, Any, Any], Any]
+) -> Callable[..., Any]:
+    def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return on_call(path, inputs, call(inputs, *args, **kwargs))
+
+    return watched
+
+
+def trace(
+    model: keras.Model, layers: Mapping[str, keras.Layer], input_shape: Shape | None = None
+) -> dict[str, Calls]:
+    """Run one blank sample through the model and note the shapes each layer is called with.
+
+    Args:
+        input_shape: of one sample, where the model leaves sizes open; the sizes the model gives
+            otherwise, and 64 for those it leaves open.
+    """
+    calls = {path: Calls() for path in layers}
+
+    def note(path: str, inputs: Any, outputs: Any) -> Any:
+        if isinstance(inputs, (list, tuple)) or isinstance(outputs, (list, tuple)):
+            return outputs
+        calls[path].inputs.append(tuple(inputs.shape[1:]))
+        calls[path].outputs.append(tuple(outputs.shape[1:]))
+        return outputs
+
+    with watching(layers, note):
+        model(blank_inputs(model, input_shape), training=False)
+    return calls
+
+
+def blank_inputs(model: keras.Model, input_shape: Shape | None = None) -> Any:
+    """One sample of zeros with the structure, shapes and dtypes of the model's inputs."""
+
+    def blank(tensor: Any) -> Any:
+        shape = input_shape or tuple(64 if size is None else size for size in tensor.shape[1:])
+        return np.zeros((1, *shape), dtype=tensor.dtype)
+
+    return keras.tree.map_structure(blank, model.input)

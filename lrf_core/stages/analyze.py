@@ -1,0 +1,77 @@
+"""analyze: take inventory of a model and measure it before anything is changed."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import keras
+import numpy as np
+
+from lrf_core.artifacts import Analysis, LayerRecord, Lineage
+from lrf_core.data import Data
+from lrf_core.models.inventory import take_inventory
+from lrf_core.models.load import check_model, model_digest
+from lrf_core.models.measure import measure
+from lrf_core.spec import ExploreSpec
+
+
+def analyze(
+    model: keras.Model, data: Data, *, settings: ExploreSpec | None = None, seed: int = 0
+) -> Analysis:
+    """List every layer with weights, what it costs and whether it can be factorized.
+
+    Args:
+        model: a built Functional or Sequential classifier.
+        data: its test samples give the baseline accuracy.
+
+    Raises:
+        ModelError: the model cannot be factorized safely.
+        SpecError: an unknown method.
+    """
+    settings = settings or ExploreSpec()
+    check_model(model, f"model '{model.name}'")
+    sample_shape = data.test.read(np.array([0])).shape[1:]
+    layers = tuple(
+        _selected(record, settings)
+        for record in take_inventory(model, settings.methods, sample_shape)
+    )
+    digest = model_digest(model)
+    return Analysis(
+        lineage=Lineage(
+            inputs={"model": digest, "data": data.digest},
+            settings={"explore": settings.model_dump(mode="json"), "seed": seed},
+        ),
+        model_name=model.name,
+        model_digest=digest,
+        input_shape=tuple(model.input_shape),
+        output_shape=tuple(model.output_shape),
+        layers=layers,
+        baseline=measure(model, data.test),
+        shards=balanced_shards([record for record in layers if record.methods], settings.shards),
+    )
+
+
+def balanced_shards(records: list[LayerRecord], count: int) -> tuple[tuple[str, ...], ...]:
+    """Spread layers over at most `count` shards of about equal work, longest first (LPT)."""
+    shards: list[list[str]] = [[] for _ in range(max(min(count, len(records)), 1))]
+    loads = [0.0] * len(shards)
+    for record in sorted(records, key=_exploring_work, reverse=True):
+        lightest = loads.index(min(loads))
+        shards[lightest].append(record.name)
+        loads[lightest] += _exploring_work(record)
+    return tuple(tuple(shard) for shard in shards)
+
+
+def _exploring_work(record: LayerRecord) -> float:
+    """Decompositions are cubic in the kernel's rows."""
+    rows = record.cost.params / record.kernel_shape[-1]
+    return float(rows**3 + rows**2 * record.kernel_shape[-1])
+
+
+def _selected(record: LayerRecord, settings: ExploreSpec) -> LayerRecord:
+    def matches(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(record.name, pattern) for pattern in patterns)
+
+    if not record.methods or (matches(settings.layers) and not matches(settings.exclude)):
+        return record
+    return record.model_copy(update={"methods": (), "reason": "left alone, as the spec asks"})

@@ -1,0 +1,188 @@
+"""A local directory as object storage: the embedded default, plain files for a person to open."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrf_core.errors import StorageError
+from lrf_core.storage.base import (
+    TEMPORARY,
+    DamagedObjectError,
+    MissingObjectError,
+    ObjectInfo,
+    check_digest,
+    check_key,
+    check_prefix,
+    sha256_of,
+    staged,
+)
+
+# What opening a file says when there is no object: a missing file, a missing folder, a folder
+# that is a file, or a folder in place of the file.
+_NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """Keys are paths below `root`. See `Store` for what each method promises."""
+
+    root: Path
+
+    def check(self) -> None:
+        """Raise StorageError unless the directory can be made and written."""
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        try:
+            with staged(self.root):
+                pass
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
+        finally:
+            _remove_empty(self.root, there)
+
+    def get(self, key: str) -> bytes:
+        path = self._path(key)
+        try:
+            return path.read_bytes()
+        except _NO_OBJECT:
+            raise MissingObjectError(f"nothing at {path}; check the key") from None
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+
+    def get_file(self, key: str, path: Path, sha256: str | None = None) -> None:
+        source = self._path(key)
+        if not source.is_file():
+            raise MissingObjectError(f"nothing at {source}; check the key")
+        try:
+            with staged(path.parent) as temporary:
+                shutil.copyfile(source, temporary)
+                check_digest(self.url(key), sha256_of(temporary).sha256 or "", sha256)
+                temporary.replace(path)
+        except OSError as error:
+            raise StorageError(
+                f"cannot copy {source} to {path}: {error.strerror or error}"
+            ) from None
+
+    def put(self, key: str, content: bytes) -> None:
+        self._write(key, lambda temporary: temporary.write_bytes(content), _move)
+
+    def put_file(self, key: str, path: Path) -> ObjectInfo:
+        given = sha256_of(path)
+        self._write(key, lambda temporary: shutil.copyfile(path, temporary), _move)
+        stored = self.stat(key)
+        if stored != given:
+            raise DamagedObjectError(
+                f"{self._path(key)} is not what {path} was before it was copied; something else "
+                "writes to one of them. Run it again."
+            )
+        return given
+
+    def put_if_absent(self, key: str, content: bytes) -> bool:
+        return self._write(key, lambda temporary: temporary.write_bytes(content), _link)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        folder = self.root / check_prefix(prefix).rpartition("/")[0]
+        for parent, _, names in os.walk(folder, onerror=_unlistable):
+            below = Path(parent).relative_to(self.root)
+            for name in names:
+                key = (below / name).as_posix()
+                if key.startswith(prefix) and not _unfinished(name):
+                    yield key
+
+    def delete(self, key: str) -> None:
+        """Remove the file, and the folders above it that are empty then."""
+        path = self._path(key)
+        try:
+            path.unlink()
+        except _NO_OBJECT:
+            return
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        _remove_empty(path.parent, self.root)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
+        return sha256_of(path) if path.is_file() else None
+
+    def url(self, key: str = "") -> str:
+        return (self._path(key) if key else self.root).as_uri()
+
+    def _path(self, key: str) -> Path:
+        path = self.root / check_key(key)
+        if _unfinished(path.name):
+            raise StorageError(f"object key {key!r:.80} may not have a name starting {TEMPORARY}")
+        return path
+
+    def _write(
+        self, key: str, fill: Callable[[Path], object], place: Callable[[Path, Path], bool]
+    ) -> bool:
+        path = self._path(key)
+        attempts = 3
+        while True:
+            attempts -= 1
+            try:
+                with staged(path.parent) as temporary:
+                    fill(temporary)
+                    _sync(temporary)
+                    placed = place(temporary, path)
+                    _sync(path.parent)
+                return placed
+            except FileNotFoundError as error:
+                # Another process may remove an empty folder between our making and using it.
+                if attempts == 0:
+                    raise _unwritable(path, error) from None
+            except OSError as error:
+                raise _unwritable(path, error) from None
+
+
+def _move(temporary: Path, path: Path) -> bool:
+    temporary.replace(path)
+    return True
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    # Unlike a rename, a link never takes the place of what another writer put there.
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if path.is_dir():
+            raise
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_empty(folder: Path, stop: Path) -> None:
+    for empty in (folder, *folder.parents):
+        if empty == stop:
+            return
+        try:
+            empty.rmdir()
+        except OSError:
+            return  # holds something else
+
+
+def _unlistable(error: OSError) -> None:
+    if not isinstance(error, _NO_OBJECT):
+        raise StorageError(f"cannot list {error.filename}: {error.strerror or error}")
+
+
+def _unfinished(name: str) -> bool:
+    return name.startswith(TEMPORARY)
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {path}: {error.strerror or error}; check that the store's directory "
+        "exists or can be made, may be written, and has space"
+    )
