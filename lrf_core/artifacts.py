@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrf_core.errors import ArtifactError
 
+# A model artifact is a folder with this file: a pipeline's output path has no suffix.
+MODEL_FILE = "model.keras"
+
 
 class Record(BaseModel):
     """Base of all plain data here: frozen, unknown keys refused."""
@@ -26,7 +29,8 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of everything that decides what an artifact holds."""
     packages = ("lrf", "keras", "tensorflow-cpu", "numpy", "scipy")
     found = {"python": platform.python_version()}
     for package in packages:
@@ -49,7 +53,7 @@ class Lineage(Record):
     inputs: dict[str, str]
     settings: dict[str, Any]
     parent: str | None = None
-    versions: dict[str, str] = Field(default_factory=_versions)
+    versions: dict[str, str] = Field(default_factory=lambda: versions())
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def key(self) -> str:
@@ -246,7 +250,7 @@ class DesignSpace(Record):
             about = json.loads(table.schema.metadata[b"lrf"])
             rows = table.to_pylist()
             candidates = [
-                {**row, "cost": {"params": row.pop("params"), "macs": row.pop("macs")}}
+                {"cost": {"params": row.pop("params"), "macs": row.pop("macs")}, **row}
                 for row in rows
             ]
             return cls.model_validate({**about, "candidates": candidates})

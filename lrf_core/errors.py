@@ -56,3 +56,7 @@ class PublishRefusedError(LrfError):
 
 class SpliceError(LrfError):
     """The rebuilt model does not answer as its factors say it must; it is never shipped."""
+
+
+class ExportError(LrfError):
+    """The model cannot be converted to, or run in, the runtime that is to serve it."""

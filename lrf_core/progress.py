@@ -75,7 +75,9 @@ def _bars(description: str, total: int) -> Iterator[Advance]:
 
 
 @contextmanager
-def _lines(description: str, total: int, every_s: float = 5.0) -> Iterator[Advance]:
+def _lines(
+    description: str, total: int, every_s: float = 5.0, worth_saying_s: float = 1.0
+) -> Iterator[Advance]:
     started = said = time.monotonic()
     done = 0
 
@@ -89,4 +91,6 @@ def _lines(description: str, total: int, every_s: float = 5.0) -> Iterator[Advan
             _logger.info("%s: %d of %d, %.0f s left", description, done, total, left)
 
     yield advance
-    _logger.info("%s: %d of %d in %.1f s", description, done, total, time.monotonic() - started)
+    took = time.monotonic() - started
+    if took >= worth_saying_s:
+        _logger.info("%s: %d of %d in %.1f s", description, done, total, took)

@@ -123,11 +123,19 @@ class Spec(Section):
             return Goal(max_accuracy_drop=1.0)
         return self.goal
 
+    def effective_decompose(self) -> DecomposeSpec:
+        """How to decompose; without fine-tuning nothing is recovered by it."""
+        if self.finetune.epochs == 0:
+            return self.decompose.model_copy(update={"expected_recovery": 0.0})
+        return self.decompose
+
     def effective_gate(self) -> GateSpec:
         """The gate, with the limits it takes over from the goal."""
         goal, gate = self.effective_goal(), self.gate
-        drop = gate.max_accuracy_drop if gate.max_accuracy_drop is not None else (
-            goal.max_accuracy_drop if goal.max_accuracy_drop is not None else 1.0
+        drop = (
+            gate.max_accuracy_drop
+            if gate.max_accuracy_drop is not None
+            else (goal.max_accuracy_drop if goal.max_accuracy_drop is not None else 1.0)
         )
         params = gate.min_params_reduction
         macs = gate.min_macs_reduction

@@ -119,18 +119,14 @@ def _finish(path: str, total: _Sums, samples: int) -> Moments:
 class _Collector:
     """Runs batches through the model and reduces what its layers see."""
 
-    def __init__(
-        self, model: keras.Model, layers: Mapping[str, keras.Layer], samples: int
-    ) -> None:
+    def __init__(self, model: keras.Model, layers: Mapping[str, keras.Layer], samples: int) -> None:
         self._model = model
         self._layers = layers
         self._samples = samples
         self._probabilities: bool | None = None
         self._step = tf.function(self._forward_and_gradient, reduce_retracing=True)
 
-    def batch(
-        self, batch: NDArray[Any], rng: np.random.Generator
-    ) -> Iterator[tuple[str, _Update]]:
+    def batch(self, batch: NDArray[Any], rng: np.random.Generator) -> Iterator[tuple[str, _Update]]:
         if self._probabilities is None:
             answers = np.asarray(self._model.predict_on_batch(batch))
             self._probabilities = is_probability(answers)
@@ -169,7 +165,9 @@ class _Collector:
         second = tf.reduce_sum(rows * rows, axis=0) if wide else tf.matmul(rows, rows, True)
         moment = None
         if gradient is not None:
-            flat = tf.reshape(tf.cast(_channels_last(layer, gradient), tf.float32), [-1, _width(layer)])
+            flat = tf.reshape(
+                tf.cast(_channels_last(layer, gradient), tf.float32), [-1, _width(layer)]
+            )
             moment = tf.matmul(flat, flat, True).numpy().astype(np.float64)
         seen = int(rows.shape[0])
         return _Update(

@@ -37,9 +37,7 @@ def patch_table(layer: keras.Layer, spatial: tuple[int, ...]) -> PatchTable:
     indices: NDArray[np.int64] = np.zeros((1, 1), np.int64)
     for size, (_, table) in zip(padded, axes, strict=True):
         combined = indices[:, None, :, None] * size + table[None, :, None, :]
-        indices = combined.reshape(
-            math.prod(combined.shape[:2]), math.prod(combined.shape[2:])
-        )
+        indices = combined.reshape(math.prod(combined.shape[:2]), math.prod(combined.shape[2:]))
     return PatchTable(padding, indices.astype(np.int32))
 
 

@@ -50,9 +50,10 @@ def open_npz(path: Path, expected: Expected, seed: int) -> Data:
 def _read(path: Path) -> dict[str, Array]:
     try:
         # Never allow_pickle: an object array is code from whoever made the file.
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array; save x and y with np.savez(...)")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} is a single array; save x and y with np.savez(...)")
+        with archive:
             names = _names(path, archive.files)
             return {name: archive[name] for name in track(names, "Reading samples")}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:

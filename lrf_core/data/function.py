@@ -140,7 +140,8 @@ def _read(dataset: Any, where: str, expected: Expected) -> tuple[Array, Array]:
             for x, y in dataset.as_numpy_iterator():
                 samples.append(x)
                 labels.append(y)
-                advance(1 if batches else 0)
+                if batches:
+                    advance(1)
     except Exception as error:
         raise DataError(f"{where} failed while it was read: {_text(error)}") from error
     if not samples:

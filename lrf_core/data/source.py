@@ -35,7 +35,7 @@ def open_data(source: str, model: keras.Model, seed: int = 0) -> Data:
     """
     expected = expected_by(model)
     path = Path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         return open_folder(path, expected, seed)
     if path.is_file():
         if path.suffix != ".npz":

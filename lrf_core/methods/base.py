@@ -96,8 +96,8 @@ class Moments:
         mean = float(variance.mean()) or 1.0
         ridge = 0.01 * size / (size + self.rows_seen) * mean + 1e-9 * mean
         if self.second.ndim == 1:
-            return self.second + ridge
-        return self.second + ridge * np.eye(size)
+            return np.asarray(self.second + ridge)
+        return np.asarray(self.second + ridge * np.eye(size))
 
     def output_weight(self, outputs: int) -> Matrix:
         """The weight on output errors that factors are fitted under: `F`, shrunk by 20% to its
@@ -111,7 +111,7 @@ class Moments:
 def times_second(second: Matrix, matrix: Matrix) -> Matrix:
     """`S @ matrix`, for a full `S` or its diagonal."""
     if second.ndim == 1:
-        return second[:, None] * matrix
+        return np.asarray(second[:, None] * matrix)
     return np.asarray(second @ matrix)
 
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 import keras
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
@@ -126,11 +127,11 @@ class TuckerSweep(Sweep):
         self._second = _rotated(second, self._encoder, window)
         self._plain_second = _rotated(moments.second, self._encoder, window)
         self._kernel = _encoded(kernel, self._encoder, window)
-        self._rows = _encoded(moments.rows.T, self._encoder, window)
+        self._rows = _encoded(moments.rows.T.astype(np.float64), self._encoder, window)
         self._output_weight = lower_factor(moments.output_weight(geometry.outputs))
         self._fit = lru_cache(maxsize=2)(self._fit_uncached)
 
-    def _block(self, r1: int) -> np.ndarray:
+    def _block(self, r1: int) -> NDArray[np.int64]:
         """Rows of the rotated matrices that the first r1 encoded channels occupy."""
         window, inputs = self._geometry.window, self._geometry.inputs
         return (np.arange(window)[:, None] * inputs + np.arange(r1)).ravel()
@@ -164,7 +165,8 @@ class TuckerSweep(Sweep):
         r1, r2 = ranks
         fit, geometry = self._fit(r1), self._geometry
         core = (fit.coded[:, :r2] @ self._decoded(fit, r2)).reshape(geometry.window, r1, -1)
-        return np.einsum("ar,kro->kao", self._encoder[:, :r1], core).reshape(self.kernel.shape)
+        spread = np.einsum("ar,kro->kao", self._encoder[:, :r1], core)
+        return np.asarray(spread.reshape(self.kernel.shape))
 
     def factors(self, ranks: Ranks) -> list[Matrix]:
         r1, r2 = ranks

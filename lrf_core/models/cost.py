@@ -51,13 +51,13 @@ def layer_macs(layer: keras.Layer, calls: Calls) -> int:
 
 def _macs_of_call(layer: keras.Layer, source: Shape, target: Shape) -> int:
     if isinstance(layer, _TRANSPOSED):
-        return spatial_positions(layer, source) * math.prod(layer.kernel.shape)
+        return spatial_positions(layer, source) * int(math.prod(layer.kernel.shape))
     if isinstance(layer, _SEPARABLE):
         weights = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-        return spatial_positions(layer, target) * weights
+        return spatial_positions(layer, target) * int(weights)
     if isinstance(layer, keras.layers.EinsumDense):
         return _einsum_macs(layer, source)
-    return spatial_positions(layer, target) * math.prod(layer.kernel.shape)
+    return spatial_positions(layer, target) * int(math.prod(layer.kernel.shape))
 
 
 def _einsum_macs(layer: keras.layers.EinsumDense, source: Shape) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from lrf_core import methods
 from lrf_core.artifacts import Cost, LayerRecord
 from lrf_core.methods import Geometry
+from lrf_core.methods.base import Matrix
 from lrf_core.models.cost import COUNTED, layer_macs, spatial_positions
 from lrf_core.models.trace import Calls, Shape, trace, walk
 
@@ -51,10 +52,10 @@ def geometry_of(layer: keras.Layer, positions: int, input_positions: int) -> Geo
     )
 
 
-def kernel_matrix(layer: keras.Layer) -> methods.base.Matrix:
+def kernel_matrix(layer: keras.Layer) -> Matrix:
     """The kernel of a convolution or dense layer as `(n, c)` in float64."""
     kernel = keras.ops.convert_to_numpy(layer.kernel).astype(np.float64)
-    return kernel.reshape(-1, kernel.shape[-1])
+    return np.asarray(kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _record(
@@ -69,9 +70,7 @@ def _record(
     applicable: tuple[str, ...] = ()
     if not reason:
         geometry = geometry_of(layer, positions, input_positions)
-        applicable = tuple(
-            name for name in method_names if methods.get(name).applies_to(geometry)
-        )
+        applicable = tuple(name for name in method_names if methods.get(name).applies_to(geometry))
         if not applicable:
             reason = f"none of the methods {', '.join(method_names)} applies to its kernel"
     return LayerRecord(

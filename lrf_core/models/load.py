@@ -10,10 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from lrf_core.artifacts import write_atomically_with
+from lrf_core.artifacts import MODEL_FILE, write_atomically_with
 from lrf_core.errors import ModelError
-
-MODEL_FILE = "model.keras"
 
 
 def load_model(source: str | Path) -> keras.Model:
@@ -69,7 +67,8 @@ def save_model(model: keras.Model, target: Path) -> Path:
     Returns the file written.
     """
     path = target if target.suffix == ".keras" else target / MODEL_FILE
-    write_atomically_with(path, lambda temporary: model.save(temporary, include_optimizer=False))
+    bare = _without_optimizer(model)
+    write_atomically_with(path, lambda temporary: bare.save(temporary))
     return path
 
 
@@ -97,6 +96,15 @@ def is_probability(outputs: np.ndarray) -> bool:
     """Whether outputs (samples, classes) are probabilities already, rather than logits."""
     totals = outputs.sum(axis=-1)
     return bool(outputs.min() >= 0.0 and np.allclose(totals, 1.0, atol=1e-3))
+
+
+def _without_optimizer(model: keras.Model) -> keras.Model:
+    if not model.compiled:
+        return model
+    # model.save(include_optimizer=False) is obeyed for .h5 files only.
+    bare = type(model).from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    return bare
 
 
 def _as_json(value: object) -> object:

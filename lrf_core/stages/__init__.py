@@ -1,0 +1,10 @@
+"""The six stages, one function each: typed inputs in, typed outputs out."""
+
+from lrf_core.stages.analyze import analyze
+from lrf_core.stages.decompose import decompose
+from lrf_core.stages.explore import explore
+from lrf_core.stages.finetune import finetune
+from lrf_core.stages.publish import publish
+from lrf_core.stages.validate import validate
+
+__all__ = ["analyze", "decompose", "explore", "finetune", "publish", "validate"]

@@ -10,7 +10,7 @@ from lrf_core.artifacts import Candidate, Choice, Cost, DesignSpace, Lineage, Pl
 from lrf_core.calibration import collect_moments
 from lrf_core.data import Data
 from lrf_core.errors import ArtifactError, GoalError, SpliceError
-from lrf_core.explore.allocate import (
+from lrf_core.exploration.allocate import (
     Budget,
     LayerOptions,
     knapsack,
@@ -20,7 +20,7 @@ from lrf_core.explore.allocate import (
     threshold_for_budget,
     total_after,
 )
-from lrf_core.explore.factorize import Factorizer
+from lrf_core.exploration.factorize import Factorizer
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest
@@ -72,17 +72,14 @@ def decompose(
             "seed as to explore"
         )
     records = {
-        record.name: record
-        for record in take_inventory(model, explored.methods, samples.shape[1:])
+        record.name: record for record in take_inventory(model, explored.methods, samples.shape[1:])
     }
     before = model_cost(model, samples.shape[1:])
     candidates = [candidate for space in spaces for candidate in space.candidates]
     names = [name for space in spaces for name in space.layers]
     options = _options(candidates, {name: records[name].cost for name in names}, goal)
     layers = {path: layer for path, layer in walk(model) if path in names}
-    moments = collect_moments(
-        model, layers, samples, batch_size=explored.batch_size, seed=seed
-    )
+    moments = collect_moments(model, layers, samples, batch_size=explored.batch_size, seed=seed)
     factorizer = Factorizer(model, records, moments)
     choices, drop = _choose(factorizer, model, data, options, before, goal, settings, seed)
     replaced = [choice.candidate for choice in choices if choice.candidate]
@@ -222,5 +219,3 @@ def _budget(goal: Goal, before: Cost) -> Budget:
         params=limit(before.params, goal.params_reduction),
         macs=limit(before.macs, goal.macs_reduction),
     )
-
-

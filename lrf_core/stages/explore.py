@@ -13,8 +13,8 @@ from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Li
 from lrf_core.calibration import collect_moments
 from lrf_core.data import Data
 from lrf_core.errors import ArtifactError, DataError, SpecError
-from lrf_core.explore.parallel import map_side_by_side
-from lrf_core.explore.score import score_layer
+from lrf_core.exploration.parallel import map_side_by_side
+from lrf_core.exploration.score import score_layer
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
 from lrf_core.spec import ExploreSpec
@@ -50,9 +50,7 @@ def explore(
     records = [record for record in analysis.eligible() if record.name in wanted]
     layers = {path: layer for path, layer in walk(model) if path in wanted}
     samples = calibration_samples(data, settings.samples, seed)
-    moments = collect_moments(
-        model, layers, samples, batch_size=settings.batch_size, seed=seed
-    )
+    moments = collect_moments(model, layers, samples, batch_size=settings.batch_size, seed=seed)
 
     def scored(record: LayerRecord) -> list[Candidate]:
         return score_layer(

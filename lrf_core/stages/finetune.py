@@ -24,6 +24,7 @@ _logger = logging.getLogger("lrf")
 # Probabilities below this count as this; far below what a float32 softmax tells apart from 0.
 _LEAST_PROBABILITY = 1e-12
 _WARM_UP_SHARE = 0.05  # of all steps
+_FEW = 16  # samples that tell probabilities from logits
 
 # (packed targets (n, 2 * classes), answers (n, classes)) to losses (n,).
 _Loss = Callable[[Any, Any], Any]
@@ -66,7 +67,10 @@ def finetune(
     student.set_weights(model.get_weights())
     training, held_out = _divided(data.train, settings, seed)
     run = _prepare(student, teacher, held_out, settings)
-    curve = [run.record(epoch=0, loss=None)]
+    try:
+        curve = [run.record(epoch=0, loss=None)]
+    except FloatingPointError as error:
+        raise ModelError(f"before fine-tuning, {error}; decompose it again") from None
     steps, best_epoch = 0, 0
     if settings.epochs:
         targets = run.targets_of(training, "Teacher on training data")
@@ -117,11 +121,11 @@ class _Run:
         Raises:
             FloatingPointError: the answers are not finite.
         """
-        answers = _answers(self.trainer, self.held_out, self.batch_size, "Held-out share")
+        answers = _answers(self.trainer, self.held_out, self.batch_size, _unreported)
         losses = keras.ops.convert_to_numpy(self.loss(self.held_targets, answers))
         validation_loss = float(np.mean(losses, dtype=np.float64))
         if not (np.isfinite(answers).all() and math.isfinite(validation_loss)):
-            raise FloatingPointError("the model answers with NaN or infinite values")
+            raise FloatingPointError("the factorized model answers with NaN or infinite values")
         hits = answers.argmax(axis=-1) == self.held_out.labels
         return EpochRecord(
             epoch=epoch,
@@ -207,16 +211,13 @@ def _train(
 def _prepare(
     student: keras.Model, teacher: keras.Model, held_out: Split, settings: FinetuneSpec
 ) -> _Run:
+    few, _ = next(held_out.batches(min(settings.batch_size, _FEW)))
+    answers = keras.ops.convert_to_numpy(student(few, training=False))
+    loss = _distillation(settings.distillation, settings.temperature, is_probability(answers))
+    trainer = keras.Model(student.inputs, student.outputs)
+    trainer.compile(keras.optimizers.Adam(), loss, jit_compile=_jit())
     view = keras.Model(teacher.inputs, teacher.outputs)
     view.compile(jit_compile=_jit())
-    trainer = keras.Model(student.inputs, student.outputs)
-    trainer.compile(jit_compile=_jit())
-    few = held_out.take(np.arange(min(held_out.count, settings.batch_size)))
-    answers = _answers(trainer, few, settings.batch_size, "First answers")
-    if not np.isfinite(answers).all():
-        raise ModelError(f"model '{student.name}' answers with NaN before it is fine-tuned")
-    loss = _distillation(settings.distillation, settings.temperature, is_probability(answers))
-    trainer.compile(keras.optimizers.Adam(), loss, jit_compile=_jit())
     targets = _targets(view, held_out, settings.batch_size, "Teacher on held-out share")
     return _Run(trainer, view, loss, held_out, targets, settings.batch_size)
 
@@ -239,7 +240,8 @@ def _distillation(weight: float, temperature: float, probabilities: bool) -> _Lo
 
 def _targets(teacher: keras.Model, split: Split, batch_size: int, description: str) -> Array:
     """One-hot labels beside the teacher's logits, `(count, 2 * classes)` float32."""
-    answers = _answers(teacher, split, batch_size, description)
+    with work(description, split.count) as advance:
+        answers = _answers(teacher, split, batch_size, advance)
     if not np.isfinite(answers).all():
         raise ModelError("the original model answers with NaN or infinite values on training data")
     if is_probability(answers):
@@ -248,16 +250,20 @@ def _targets(teacher: keras.Model, split: Split, batch_size: int, description: s
     return np.concatenate([one_hot, answers], axis=-1)
 
 
-def _answers(model: keras.Model, split: Split, batch_size: int, description: str) -> Array:
+def _answers(model: keras.Model, split: Split, batch_size: int, advance: Advance) -> Array:
     """What the model answers, `(count, classes)` float32."""
     answers = np.empty((split.count, model.outputs[0].shape[-1]), dtype=np.float32)
-    done = 0
-    with work(description, split.count) as advance:
-        for samples, _ in split.batches(batch_size):
-            answers[done : done + len(samples)] = model.predict_on_batch(samples)
-            done += len(samples)
-            advance(len(samples))
+    for start in range(0, split.count, batch_size):
+        part = answers[start : start + batch_size]
+        # The last batch is filled up from the front: another size would be compiled anew.
+        indices = np.arange(start, start + batch_size) % split.count
+        part[:] = model.predict_on_batch(split.read(indices))[: len(part)]
+        advance(len(part))
     return answers
+
+
+def _unreported(steps: int) -> None:
+    """For judging between epochs: two pieces of work cannot be shown at once."""
 
 
 def _divided(train: Split, settings: FinetuneSpec, seed: int) -> tuple[Split, Split]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 from pydantic import ValidationError
 
-from lrf_core.artifacts import Lineage, Release, ReleaseFile, Verdict, digest_of
+from lrf_core.artifacts import MODEL_FILE, Lineage, Release, ReleaseFile, Verdict, digest_of
 from lrf_core.errors import ArtifactError, LrfError, PublishRefusedError, SpecError, StorageError
-from lrf_core.models.load import MODEL_FILE, load_model, model_digest, save_model
+from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.progress import track
 from lrf_core.storage import (
     DamagedObjectError,
@@ -65,7 +67,7 @@ def publish(
     if existing:
         return _same(store, existing, digest)
     with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
-        sources = {MODEL_FILE: save_model(model, Path(scratch) / MODEL_FILE), **attachments}
+        sources = {MODEL_FILE: _save_timeless(model, Path(scratch)), **attachments}
         release = Release(
             lineage=Lineage(
                 inputs={
@@ -155,6 +157,24 @@ def _check_attachment(attachment: str, source: Path) -> None:
         )
     if not source.is_file():
         raise ArtifactError(f"attachment {attachment}: no file at {source}; write it first")
+
+
+def _save_timeless(model: keras.Model, folder: Path) -> Path:
+    """Write `model.keras` so that the same content gives the same bytes.
+
+    A retried publish that overlaps with the first one then replaces files by equal files.
+    """
+    saved = save_model(model, folder / "saved.keras")
+    target = folder / MODEL_FILE
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(target, "w") as copy:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == "metadata.json":
+                metadata = json.loads(content)
+                metadata.pop("date_saved", None)
+                content = json.dumps(metadata, sort_keys=True).encode()
+            copy.writestr(zipfile.ZipInfo(name), content)
+    return target
 
 
 def _release_file(path: str, source: Path) -> ReleaseFile:

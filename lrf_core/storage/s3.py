@@ -26,7 +26,6 @@ from minio.helpers import DictType, check_bucket_name
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
-    MaxRetryError,
     NameResolutionError,
     NewConnectionError,
     ReadTimeoutError,
@@ -337,15 +336,14 @@ def _recorded(headers: Mapping[str, str]) -> str | None:
 
 
 def _unreachable(error: HTTPError) -> str:
-    cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
-    if isinstance(cause, NameResolutionError):
+    if isinstance(error, NameResolutionError):
         return f"the host name cannot be resolved; check {_SETTING}"
-    if isinstance(cause, NewConnectionError):
+    if isinstance(error, NewConnectionError):
         return f"no connection can be made; check {_SETTING} and that the server runs"
-    if isinstance(cause, ConnectTimeoutError):
+    if isinstance(error, ConnectTimeoutError):
         return f"no connection within {_CONNECT_TIMEOUT_S:g} s; check {_SETTING} and the network"
-    if isinstance(cause, SSLError):
+    if isinstance(error, SSLError):
         return f"TLS fails; check {_SETTING} (http or https) and the CA in AWS_CA_BUNDLE"
-    if isinstance(cause, ReadTimeoutError):
+    if isinstance(error, ReadTimeoutError):
         return f"no answer within {_READ_TIMEOUT_S:g} s; check that the server is well"
-    return f"the connection broke ({type(cause).__name__}); check the server, then run it again"
+    return f"the connection broke ({type(error).__name__}); check the server, then run it again"

@@ -9,8 +9,8 @@ import numpy as np
 
 from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
-from lrf_core.explore.similarity import METRICS, Metric
-from lrf_core.methods import Geometry, Moments
+from lrf_core.exploration.similarity import METRICS, Metric
+from lrf_core.methods import Moments
 from lrf_core.methods.base import Matrix, Sweep
 from lrf_core.models.inventory import geometry_of, kernel_matrix
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
-from lrf_core.explore.parallel import map_side_by_side
+from lrf_core.exploration.parallel import map_side_by_side
 from lrf_core.methods import Moments, Sweep
 from lrf_core.methods.base import Matrix
 from lrf_core.models.inventory import geometry_of, kernel_matrix
@@ -62,8 +62,7 @@ class Factorizer:
             return self._sweep(candidate).factors(candidate.ranks)
 
         chains = {
-            c.layer: methods.get(c.method).chain(self._layers[c.layer], c.ranks)
-            for c in candidates
+            c.layer: methods.get(c.method).chain(self._layers[c.layer], c.ranks) for c in candidates
         }
         spliced = splice(self._model, chains)
         fitted = map_side_by_side(factors_of, candidates, "Fitting factors")

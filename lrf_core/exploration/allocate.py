@@ -69,22 +69,20 @@ def knapsack(options: Sequence[LayerOptions], total: Cost, budget: Budget) -> tu
     Raises:
         GoalError: no choice fits the budget.
     """
-    picks = [pick for option in options for pick in (None, *option.candidates)]
-    owner = np.repeat(
-        np.arange(len(options)), [1 + len(option.candidates) for option in options]
-    )
-    before = [options[index].before for index in owner]
-    losses = np.array([pick.sensitivity if pick else 0.0 for pick in picks])
+    choices = [
+        Choice(layer=option.layer, before=option.before, candidate=candidate)
+        for option in options
+        for candidate in (None, *option.candidates)
+    ]
+    owner = np.repeat(np.arange(len(options)), [1 + len(option.candidates) for option in options])
+    losses = np.array([predicted_loss([choice]) for choice in choices])
     saved = {
-        "params": _saved([(b.params, p.cost.params if p else b.params) for b, p in zip(before, picks, strict=True)]),
-        "macs": _saved([(b.macs, p.cost.macs if p else b.macs) for b, p in zip(before, picks, strict=True)]),
+        "params": _numbers(choice.before.params - choice.after().params for choice in choices),
+        "macs": _numbers(choice.before.macs - choice.after().macs for choice in choices),
     }
-    limits = {
-        "params": (total.params, budget.params),
-        "macs": (total.macs, budget.macs),
-    }
+    wholes = {"params": (total.params, budget.params), "macs": (total.macs, budget.macs)}
     constraints = [LinearConstraint(_one_per_layer(owner, len(options)), 1, 1)]
-    for name, (whole, limit) in limits.items():
+    for name, (whole, limit) in wholes.items():
         if limit is None:
             continue
         needed = whole - limit
@@ -94,7 +92,7 @@ def knapsack(options: Sequence[LayerOptions], total: Cost, budget: Budget) -> tu
     solution = milp(
         losses / max(float(losses.max(initial=0.0)), 1e-300),
         constraints=constraints,
-        integrality=np.ones(len(picks)),
+        integrality=np.ones(len(choices)),
         bounds=Bounds(0, 1),
         options={"mip_rel_gap": 1e-4, "time_limit": 30.0},
     )
@@ -102,11 +100,7 @@ def knapsack(options: Sequence[LayerOptions], total: Cost, budget: Budget) -> tu
         raise GoalError(
             "no plan meets both the params and the macs goal at once; lower one of them"
         )
-    chosen = {int(owner[index]): picks[index] for index in np.flatnonzero(solution.x > 0.5)}
-    return tuple(
-        Choice(layer=option.layer, before=option.before, candidate=chosen[index])
-        for index, option in enumerate(options)
-    )
+    return tuple(choices[index] for index in np.flatnonzero(solution.x > 0.5))
 
 
 def threshold(options: Sequence[LayerOptions], similarity: float) -> tuple[Choice, ...]:
@@ -176,8 +170,8 @@ def _shares(cost: Cost, total: Cost) -> str:
     )
 
 
-def _saved(pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    return np.array([before - after for before, after in pairs], np.float64)
+def _numbers(values: Iterable[int]) -> NDArray[np.float64]:
+    return np.fromiter(values, np.float64)
 
 
 def _one_per_layer(owner: NDArray[np.int64], layers: int) -> scipy.sparse.csr_matrix:

@@ -1,0 +1,5 @@
+"""The analyze component."""
+
+from components.analyze.component import analyze
+
+__all__ = ["analyze"]

@@ -1,0 +1,5 @@
+"""The decompose component."""
+
+from components.decompose.component import decompose
+
+__all__ = ["decompose"]

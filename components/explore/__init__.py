@@ -1,0 +1,5 @@
+"""The explore component."""
+
+from components.explore.component import explore
+
+__all__ = ["explore"]

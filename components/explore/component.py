@@ -1,0 +1,36 @@
+"""Contract of the explore component."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def explore(
+    spec: str,
+    shard: int,
+    baseline: dsl.Input[dsl.Model],
+    analysis: dsl.Input[dsl.Artifact],
+    design_space: dsl.Output[dsl.Dataset],
+) -> None:
+    """Score every candidate (layer, method, ranks) of one shard on calibration samples.
+
+    Args:
+        spec: The spec as JSON, `Spec.model_dump_json()`.
+        shard: Which of the shards that analyze made, from 0.
+        baseline: The model that analyze fixed.
+        analysis: The Analysis of it.
+        design_space: The scored candidates of the shard (Parquet).
+    """
+    import lrf_core as lrf
+    from components.step import step
+
+    with step("explore", spec) as asked:
+        model = lrf.load_model(baseline.path)
+        data = lrf.open_data(asked.data, model, asked.seed)
+        inventory = lrf.Analysis.load(analysis.path)
+        found = lrf.explore(
+            model, data, inventory, settings=asked.explore, shard=shard, seed=asked.seed
+        )
+        found.save(design_space.path)
+        design_space.metadata.update(layers=len(found.layers), candidates=len(found.candidates))

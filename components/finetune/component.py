@@ -1,0 +1,43 @@
+"""Contract of the finetune component."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def finetune(
+    spec: str,
+    baseline: dsl.Input[dsl.Model],
+    factorized: dsl.Input[dsl.Model],
+    candidate: dsl.Output[dsl.Model],
+    training: dsl.Output[dsl.Artifact],
+) -> None:
+    """Train the factorized model once, with the original as its teacher.
+
+    Args:
+        spec: The spec as JSON, `Spec.model_dump_json()`.
+        baseline: The model that analyze fixed.
+        factorized: The model that decompose built.
+        candidate: The fine-tuned model: `model.keras` in a folder.
+        training: The learning curve, and how the model was trained (JSON).
+    """
+    from pathlib import Path
+
+    import lrf_core as lrf
+    from components.step import step
+
+    with step("finetune", spec) as asked:
+        teacher = lrf.load_model(baseline.path)
+        data = lrf.open_data(asked.data, teacher, asked.seed)
+        model, record = lrf.finetune(
+            lrf.load_model(factorized.path),
+            teacher,
+            data,
+            settings=asked.finetune,
+            seed=asked.seed,
+        )
+        lrf.save_model(model, Path(candidate.path))
+        record.save(training.path)
+        candidate.metadata.update(digest=record.after_digest)
+        training.metadata.update(best_epoch=record.best_epoch, steps=record.steps)

@@ -1,0 +1,5 @@
+"""The publish component."""
+
+from components.publish.component import publish
+
+__all__ = ["publish"]

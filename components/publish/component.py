@@ -1,0 +1,65 @@
+"""Contract of the publish component."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def publish(
+    spec: str,
+    candidate: dsl.Input[dsl.Model],
+    analysis: dsl.Input[dsl.Artifact],
+    design_space: dsl.Input[dsl.Dataset],
+    plan: dsl.Input[dsl.Artifact],
+    training: dsl.Input[dsl.Artifact],
+    verdict: dsl.Input[dsl.Artifact],
+    report: dsl.Input[dsl.HTML],
+    lineage: dsl.Input[dsl.Artifact],
+    release: dsl.Output[dsl.Artifact],
+) -> None:
+    """Publish a candidate that passed the gate as an immutable release in object storage.
+
+    Refuses a candidate that its verdict is not about, or that did not pass.
+
+    Args:
+        spec: The spec as JSON, `Spec.model_dump_json()`.
+        candidate: The fine-tuned model.
+        analysis: The Analysis of the baseline, kept with the release.
+        design_space: The design space that the plan was chosen from, kept with the release.
+        plan: The Plan that the candidate was built by, kept with the release.
+        training: The FinetuneRecord of the candidate, kept with the release.
+        verdict: The Verdict on the candidate, kept with the release.
+        report: The report of the run, kept with the release.
+        lineage: Where each artifact of the run comes from, kept with the release.
+        release: The manifest of what was published, and where (JSON).
+    """
+    from pathlib import Path
+
+    import lrf_core as lrf
+    from components.step import step
+
+    with step("publish", spec) as asked:
+        from lrf_core.outputs import LINEAGE_FILE, REPORT_FILE
+        from lrf_core.workflow import release_name, store_uri
+
+        kept = {
+            lrf.Analysis.file_name: analysis,
+            lrf.DesignSpace.file_name: design_space,
+            lrf.Plan.file_name: plan,
+            lrf.FinetuneRecord.file_name: training,
+            lrf.Verdict.file_name: verdict,
+            REPORT_FILE: report,
+            LINEAGE_FILE: lineage,
+        }
+        published = lrf.publish(
+            lrf.load_model(candidate.path),
+            lrf.Verdict.load(verdict.path),
+            store_uri(asked),
+            name=release_name(asked, lrf.Analysis.load(analysis.path)),
+            attachments={name: Path(artifact.path) for name, artifact in kept.items()},
+        )
+        published.save(release.path)
+        release.metadata.update(
+            name=published.name, version=published.version, location=published.location
+        )

@@ -1,0 +1,104 @@
+"""`python -m components.readme` writes the README of every component from its contract."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import yaml
+
+STAGES = ("analyze", "explore", "decompose", "finetune", "validate", "publish")
+
+_PARAMETERS = {"Integer": "int", "String": "str", "Boolean": "bool", "List": "list"}
+_EXAMPLES = {
+    "analyze": """analyzed = analyze(spec=spec)
+baseline, analysis = analyzed.outputs["baseline"], analyzed.outputs["analysis"]""",
+    "explore": """with dsl.ParallelFor(analyzed.outputs["Output"]) as shard:
+    explored = explore(spec=spec, shard=shard, baseline=baseline, analysis=analysis)""",
+    "decompose": """shards = dsl.Collected(explored.outputs["design_space"])
+decomposed = decompose(spec=spec, baseline=baseline, shards=shards)""",
+    "finetune": """factorized = decomposed.outputs["factorized"]
+trained = finetune(spec=spec, baseline=baseline, factorized=factorized)""",
+    "validate": """judged = validate(
+    spec=spec,
+    baseline=baseline,
+    candidate=trained.outputs["candidate"],
+    analysis=analysis,
+    design_space=decomposed.outputs["design_space"],
+    plan=decomposed.outputs["plan"],
+    training=trained.outputs["training"],
+)""",
+    "publish": """with dsl.If(judged.outputs["Output"] == True):
+    publish(
+        spec=spec,
+        candidate=trained.outputs["candidate"],
+        analysis=analysis,
+        design_space=decomposed.outputs["design_space"],
+        plan=decomposed.outputs["plan"],
+        training=trained.outputs["training"],
+        verdict=judged.outputs["verdict"],
+        report=judged.outputs["report"],
+        lineage=judged.outputs["lineage"],
+    )""",
+}
+
+
+def folder_of(stage: str) -> Path:
+    return Path(__file__).parent / stage
+
+
+def readme(stage: str) -> str:
+    """The README of a component, Markdown."""
+    component = getattr(importlib.import_module(f"components.{stage}.component"), stage)
+    text = docstring_parser.parse(component.python_func.__doc__)
+    said = {parameter.arg_name: parameter.description for parameter in text.params}
+    if text.returns:
+        said["Output"] = text.returns.description
+    spec = component.component_spec
+    metadata = yaml.safe_load((folder_of(stage) / "metadata.yaml").read_text(encoding="utf-8"))
+    needs = ", ".join(f"{n['name']} {n['version']}" for n in metadata["dependencies"]["kubeflow"])
+    about = [text.short_description, *([text.long_description] if text.long_description else [])]
+    parts = [
+        f"# {stage}",
+        *about,
+        "## Inputs",
+        _table(spec.inputs or {}, said),
+        "## Outputs",
+        _table(spec.outputs or {}, said),
+        "## Example",
+        "Inside a `@dsl.pipeline`; the whole graph is in `pipelines/compress.py`.",
+        f"```python\nfrom components.{stage} import {stage}\n\n{_EXAMPLES[stage]}\n```",
+        "## Metadata",
+        f"- Stability: {metadata['stability']}\n- Kubeflow: {needs}",
+        "Generated from the docstring of `component.py` by `python -m components.readme`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_readmes() -> list[Path]:
+    """Write every README; returns the files."""
+    written = []
+    for stage in STAGES:
+        file = folder_of(stage) / "README.md"
+        file.write_text(readme(stage), encoding="utf-8")
+        written.append(file)
+    return written
+
+
+def _table(ports: dict[str, Any], said: dict[str, str | None]) -> str:
+    rows = ["| Name | Type | Description |", "|---|---|---|"]
+    for name, port in ports.items():
+        described = " ".join((said[name] or "").split())
+        rows.append(f"| `{name}` | {_type(port)} | {described} |")
+    return "\n".join(rows)
+
+
+def _type(port: Any) -> str:
+    kind = _PARAMETERS.get(port.type, port.type.removeprefix("system.").split("@")[0])
+    return f"list of {kind}" if port.is_artifact_list else kind
+
+
+if __name__ == "__main__":
+    write_readmes()

@@ -1,0 +1,89 @@
+"""What every component does around its stage: read the spec, log plainly, end errors in one line.
+
+The source of a component's body is all that reaches the container; it imports this from the image.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lrf_core import progress
+from lrf_core.errors import LrfError, SpecError
+from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.spec import Spec, make_spec
+
+_LINE = re.compile(r"\[lrf (?P<stage>[a-z]+)\] (?P<text>.*)")
+_FAILED = re.compile(r"failed, exit code (?P<exit_code>\d+): (?P<reason>.*)")
+
+
+@dataclass(frozen=True)
+class StepLine:
+    """One line that a component logged. `exit_code` is set on the line that ends it."""
+
+    stage: str
+    text: str
+    exit_code: int | None = None
+
+
+@contextmanager
+def step(stage: str, spec: str) -> Iterator[Spec]:
+    """Run the body of a component; yields the spec.
+
+    Progress goes to standard output as lines that `read_line` understands. An LrfError becomes
+    one such line.
+
+    Args:
+        stage: the component's name.
+        spec: `Spec.model_dump_json()`.
+
+    Raises:
+        SystemExit: an LrfError was raised; with its exit code.
+    """
+    logger = logging.getLogger("lrf")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"[lrf {stage}] %(message)s"))
+    before = (logger.level, logger.propagate)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    started = time.monotonic()
+    try:
+        import_tensorflow_quietly()
+        with progress.shown():
+            yield _spec_of(spec)
+        logger.info("done in %.1f s", time.monotonic() - started)
+    except LrfError as error:
+        reason = " ".join(str(error).split())
+        logger.error("failed, exit code %d: %s", error.exit_code, reason)
+        raise SystemExit(error.exit_code) from None
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+def _spec_of(text: str) -> Spec:
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"the spec is not JSON: {error}; give Spec.model_dump_json()") from None
+    if not isinstance(settings, dict):
+        raise SpecError(f"the spec must be a mapping of settings, got {settings!r:.60}")
+    return make_spec(settings)
+
+
+def read_line(line: str) -> StepLine | None:
+    """A line of a component's log as `step` wrote it; None for what others wrote."""
+    found = _LINE.fullmatch(line.strip())
+    if not found:
+        return None
+    failed = _FAILED.fullmatch(found["text"])
+    if failed:
+        return StepLine(found["stage"], failed["reason"], int(failed["exit_code"]))
+    return StepLine(found["stage"], found["text"])

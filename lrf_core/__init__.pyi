@@ -1,0 +1,51 @@
+from .artifacts import (
+    Analysis,
+    DesignSpace,
+    FinetuneRecord,
+    Plan,
+    Release,
+    Verdict,
+)
+from .data import Data, open_data
+from .errors import LrfError
+from .models.load import load_model, save_model
+from .spec import (
+    DecomposeSpec,
+    ExploreSpec,
+    FinetuneSpec,
+    GateSpec,
+    Goal,
+    Spec,
+    load_spec,
+)
+from .stages import analyze, decompose, explore, finetune, publish, validate
+from .workflow import compress
+
+# In the order of use.
+__all__ = [  # noqa: RUF022
+    "load_model",
+    "open_data",
+    "analyze",
+    "explore",
+    "decompose",
+    "finetune",
+    "validate",
+    "publish",
+    "save_model",
+    "compress",
+    "load_spec",
+    "Spec",
+    "Goal",
+    "ExploreSpec",
+    "DecomposeSpec",
+    "FinetuneSpec",
+    "GateSpec",
+    "Data",
+    "Analysis",
+    "DesignSpace",
+    "Plan",
+    "FinetuneRecord",
+    "Verdict",
+    "Release",
+    "LrfError",
+]

@@ -1,0 +1,443 @@
+"""`lrf ...`: each command translates its flags into a spec, calls a stage, and shows the result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lrf_core import progress
+from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
+from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, LrfError, SpecError
+from lrf_core.outputs import Outputs
+from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.spec import Spec, make_spec, read_spec
+
+if TYPE_CHECKING:
+    import keras
+
+    from lrf_core.data import Data
+
+app = typer.Typer(
+    help="Low-rank compression of Keras CNNs: smaller models that passed a gate.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelArgument = Annotated[str | None, typer.Argument(help="A .keras file (or set in --spec).")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="An .npz file, a folder of class folders of images, or module:function."),
+]
+SpecOption = Annotated[Path | None, typer.Option(help="YAML spec; flags override it.")]
+OutOption = Annotated[
+    str | None, typer.Option(help="Folder for the artifacts of every stage.  [default: out]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")]
+MethodsOption = Annotated[
+    str | None, typer.Option(help="Comma-separated, e.g. tucker,svd.  [default: all]")
+]
+SamplesOption = Annotated[int | None, typer.Option(help="Calibration samples.  [default: 512]")]
+DropOption = Annotated[
+    float | None, typer.Option(help="Accuracy that may be lost, in points.  [default: 1.0]")
+]
+ParamsOption = Annotated[
+    float | None, typer.Option(help="Share of the parameters to remove, e.g. 0.5.")
+]
+MacsOption = Annotated[
+    float | None, typer.Option(help="Share of the multiply-adds to remove, e.g. 0.4.")
+]
+SimilarityOption = Annotated[
+    float | None, typer.Option(help="Least similarity of every feature map, e.g. 0.95.")
+]
+PolicyOption = Annotated[str | None, typer.Option(help="knapsack or threshold.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(help="Epochs of fine-tuning; 0 skips it.  [default: 3]")
+]
+ToOption = Annotated[
+    str | None, typer.Option(help="file:///dir or s3://bucket/prefix.  [default: OUT/release]")
+]
+NameOption = Annotated[str | None, typer.Option(help="Name of the release.")]
+
+
+@app.command()
+def compress(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    spec: SpecOption = None,
+    out: OutOption = None,
+    max_accuracy_drop: DropOption = None,
+    params_reduction: ParamsOption = None,
+    macs_reduction: MacsOption = None,
+    similarity: SimilarityOption = None,
+    methods: MethodsOption = None,
+    samples: SamplesOption = None,
+    policy: PolicyOption = None,
+    epochs: EpochsOption = None,
+    to: ToOption = None,
+    name: NameOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole way: analyze, explore, decompose, finetune, validate, publish.
+
+    Run it again after an interruption and it goes on with the stage that was not finished.
+
+    \b
+    Examples:
+      lrf compress model.keras --data images/ --max-accuracy-drop 1.0 --out out
+      lrf compress model.keras --data digits.npz --params-reduction 0.5 --epochs 0
+      lrf compress --spec spec.yaml --to s3://models/vision
+
+    \b
+    Ends with 0 when the model passed and is published, 3 when the gate said no, 2 for bad
+    input, 1 for anything else.
+    """
+    import_tensorflow_quietly()
+    from lrf_core.summary import print_run, run_as_json
+    from lrf_core.workflow import compress as compress_whole_way
+
+    settings = overrides(
+        model=model,
+        data=data,
+        out=out,
+        seed=seed,
+        goal={
+            "max_accuracy_drop": max_accuracy_drop,
+            "params_reduction": params_reduction,
+            "macs_reduction": macs_reduction,
+            "similarity": similarity,
+        },
+        explore={"methods": _split(methods), "samples": samples},
+        decompose={"policy": policy},
+        finetune={"epochs": epochs},
+        publish={"to": to, "name": name},
+    )
+    run = compress_whole_way(_spec(spec, settings))
+    if as_json:
+        _print_json(run_as_json(run))
+    else:
+        print_run(run)
+    _exit_by(run.verdict)
+
+
+@app.command()
+def analyze(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    spec: SpecOption = None,
+    out: OutOption = None,
+    methods: MethodsOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every layer, what it costs and whether it can be factorized; measure the model.
+
+    \b
+    Examples:
+      lrf analyze model.keras --data digits.npz
+      lrf analyze model.keras --data digits.npz --json | jq '.layers[].name'
+    """
+    from lrf_core.report.tables import inventory_table
+    from lrf_core.stages import analyze as analyze_stage
+
+    settings = overrides(
+        model=model, data=data, out=out, seed=seed, explore={"methods": _split(methods)}
+    )
+    asked, outputs = _opened(_spec(spec, settings))
+    network, samples = _inputs(asked)
+    analysis = analyze_stage(network, samples, settings=asked.explore, seed=asked.seed)
+    analysis.save(outputs.analysis)
+    _show(analysis, as_json, inventory_table(analysis), outputs.analysis)
+
+
+@app.command()
+def explore(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    spec: SpecOption = None,
+    out: OutOption = None,
+    samples: SamplesOption = None,
+    methods: MethodsOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every candidate (layer, method, ranks) on calibration samples.
+
+    Reads OUT/analysis.json (see `lrf analyze`), writes OUT/design_space.parquet.
+
+    \b
+    Examples:
+      lrf explore model.keras --data digits.npz --out out
+      lrf explore model.keras --data digits.npz --out out --samples 256
+    """
+    from lrf_core.stages import explore as explore_stage
+
+    settings = overrides(
+        model=model,
+        data=data,
+        out=out,
+        seed=seed,
+        explore={"samples": samples, "methods": _split(methods)},
+    )
+    asked, outputs = _opened(_spec(spec, settings))
+    analysis = Analysis.load(outputs.analysis)
+    network, inputs = _inputs(asked)
+    space = explore_stage(network, inputs, analysis, settings=asked.explore, seed=asked.seed)
+    space.save(outputs.design_space)
+    found = f"{len(space.candidates)} candidates of {len(space.layers)} layers"
+    _show(space, as_json, found, outputs.design_space)
+
+
+@app.command()
+def decompose(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    spec: SpecOption = None,
+    out: OutOption = None,
+    max_accuracy_drop: DropOption = None,
+    params_reduction: ParamsOption = None,
+    macs_reduction: MacsOption = None,
+    similarity: SimilarityOption = None,
+    policy: PolicyOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose one candidate per layer for the goal and build the factorized model.
+
+    Reads OUT/design_space.parquet, writes OUT/plan.json and OUT/factorized/model.keras.
+
+    \b
+    Examples:
+      lrf decompose model.keras --data digits.npz --out out --params-reduction 0.5
+      lrf decompose model.keras --data digits.npz --out out --similarity 0.95 --policy threshold
+    """
+    from lrf_core.models.load import save_model
+    from lrf_core.report.tables import layers_table
+    from lrf_core.stages import decompose as decompose_stage
+
+    settings = overrides(
+        model=model,
+        data=data,
+        out=out,
+        seed=seed,
+        goal={
+            "max_accuracy_drop": max_accuracy_drop,
+            "params_reduction": params_reduction,
+            "macs_reduction": macs_reduction,
+            "similarity": similarity,
+        },
+        decompose={"policy": policy},
+    )
+    asked, outputs = _opened(_spec(spec, settings))
+    analysis = Analysis.load(outputs.analysis)
+    space = DesignSpace.load(outputs.design_space)
+    network, samples = _inputs(asked)
+    plan, factorized = decompose_stage(
+        network,
+        samples,
+        [space],
+        asked.effective_goal(),
+        settings=asked.effective_decompose(),
+        seed=asked.seed,
+    )
+    save_model(factorized, outputs.factorized)
+    plan.save(outputs.plan)
+    _show(plan, as_json, layers_table(plan, analysis), outputs.plan)
+
+
+@app.command()
+def finetune(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    spec: SpecOption = None,
+    out: OutOption = None,
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the factorized model once, with the original as teacher.
+
+    Reads OUT/factorized/model.keras, writes OUT/candidate/model.keras and OUT/finetune.json.
+
+    \b
+    Examples:
+      lrf finetune model.keras --data digits.npz --out out
+      lrf finetune model.keras --data digits.npz --out out --epochs 5
+    """
+    from lrf_core.models.load import load_model, save_model
+    from lrf_core.report.tables import curve_table
+    from lrf_core.stages import finetune as finetune_stage
+
+    settings = overrides(model=model, data=data, out=out, seed=seed, finetune={"epochs": epochs})
+    asked, outputs = _opened(_spec(spec, settings))
+    teacher, samples = _inputs(asked)
+    factorized = load_model(outputs.factorized)
+    candidate, record = finetune_stage(
+        factorized, teacher, samples, settings=asked.finetune, seed=asked.seed
+    )
+    save_model(candidate, outputs.candidate)
+    record.save(outputs.finetune)
+    _show(record, as_json, curve_table(record), outputs.candidate)
+
+
+@app.command()
+def validate(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    spec: SpecOption = None,
+    out: OutOption = None,
+    max_accuracy_drop: DropOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the candidate against the original on test samples.
+
+    Reads OUT/candidate/model.keras, writes OUT/verdict.json, OUT/report.html and
+    OUT/lineage.json. Ends with 3 when the gate says no.
+
+    \b
+    Examples:
+      lrf validate model.keras --data digits.npz --out out --max-accuracy-drop 0.5
+    """
+    from lrf_core.models.load import load_model
+    from lrf_core.outputs import write_lineage
+    from lrf_core.report import write_report
+    from lrf_core.report.tables import checks_table
+    from lrf_core.stages import validate as validate_stage
+
+    settings = overrides(
+        model=model, data=data, out=out, seed=seed, gate={"max_accuracy_drop": max_accuracy_drop}
+    )
+    asked, outputs = _opened(_spec(spec, settings))
+    baseline, samples = _inputs(asked)
+    candidate = load_model(outputs.candidate)
+    verdict = validate_stage(
+        baseline, candidate, samples, gate=asked.effective_gate(), seed=asked.seed
+    )
+    verdict.save(outputs.verdict)
+    analysis, plan = Analysis.load(outputs.analysis), Plan.load(outputs.plan)
+    record = FinetuneRecord.load(outputs.finetune)
+    write_lineage(outputs.lineage, analysis, plan, record, verdict)
+    write_report(outputs.report, analysis=analysis, plan=plan, finetune=record, verdict=verdict)
+    _show(verdict, as_json, checks_table(verdict), outputs.report)
+    _exit_by(verdict)
+
+
+@app.command()
+def publish(
+    out: OutOption = None,
+    to: ToOption = None,
+    name: NameOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the candidate as an immutable release, if its verdict is a pass.
+
+    Reads OUT/candidate/model.keras and OUT/verdict.json.
+
+    \b
+    Examples:
+      lrf publish --out out --to file:///srv/models --name digits
+      AWS_ENDPOINT_URL=http://localhost:9000 lrf publish --out out --to s3://models/vision
+    """
+    from lrf_core.models.load import load_model
+    from lrf_core.stages import publish as publish_stage
+    from lrf_core.workflow import release_name, store_uri
+
+    outputs = Outputs(Path(out or "out"))
+    verdict = Verdict.load(outputs.verdict)
+    analysis = Analysis.load(outputs.analysis)
+    asked = make_spec(
+        {"model": str(outputs.candidate), "data": "", "out": str(outputs.folder)},
+        {"publish": {"to": to, "name": name}},
+    )
+    release = publish_stage(
+        load_model(outputs.candidate),
+        verdict,
+        store_uri(asked),
+        name=release_name(asked, analysis),
+        attachments=outputs.attachments(),
+    )
+    _show(release, as_json, f"published {release.name} {release.version}", release.location)
+
+
+def overrides(**settings: Any) -> dict[str, Any]:
+    """Flags as settings; what was not given is None and overrides nothing."""
+    return settings
+
+
+def main() -> None:
+    """Run the command line; a known error is one line on standard error, and its exit code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("lrf").setLevel(logging.INFO)
+    try:
+        with progress.shown():
+            app(standalone_mode=True)
+    except LrfError as error:
+        print(f"lrf: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("lrf: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except Exception as error:
+        logging.getLogger("lrf").debug("unexpected", exc_info=True)
+        reason = " ".join(str(error).split())[:300]
+        print(f"lrf: unexpected {type(error).__name__}: {reason}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_FAILURE)
+
+
+def _split(names: str | None) -> list[str] | None:
+    return None if names is None else [name.strip() for name in names.split(",")]
+
+
+def _spec(file: Path | None, settings: dict[str, Any]) -> Spec:
+    """The spec of a command. Raises SpecError naming the flags that are missing."""
+    written = read_spec(file) if file else {}
+    for key, flag in (("model", "MODEL"), ("data", "--data")):
+        if not written.get(key) and not settings.get(key):
+            raise SpecError(f"{flag} is missing; give it, or --spec with a '{key}:' in it")
+    return make_spec(written, settings)
+
+
+def _opened(spec: Spec) -> tuple[Spec, Outputs]:
+    return spec, Outputs(Path(spec.out))
+
+
+def _inputs(spec: Spec) -> tuple[keras.Model, Data]:
+    import_tensorflow_quietly()
+    from lrf_core.data import open_data
+    from lrf_core.models.load import load_model
+
+    model = load_model(spec.model)
+    return model, open_data(spec.data, model, spec.seed)
+
+
+def _show(artifact: Any, as_json: bool, table: Any, where: str | Path) -> None:
+    from lrf_core.summary import print_for_people
+
+    if as_json:
+        _print_json(artifact.model_dump(mode="json"))
+    else:
+        print_for_people(table, where)
+
+
+def _print_json(content: Any) -> None:
+    json.dump(content, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _exit_by(verdict: Verdict) -> None:
+    if not verdict.passed:
+        raise typer.Exit(EXIT_GATE_REFUSED)
+
+
+if __name__ == "__main__":
+    main()

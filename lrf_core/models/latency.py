@@ -1,0 +1,69 @@
+"""Time two models side by side, so that a busy machine slows both alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from lrf_core.export import LitertModel
+from lrf_core.progress import track
+
+_WARM_UP_RUNS = 3
+
+Run = Callable[[], object]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one run: the median and the 95th percentile of `repeats` runs."""
+
+    median_ms: float
+    p95_ms: float
+    repeats: int
+
+
+def compare_latency(first: Run, second: Run, repeats: int) -> tuple[Latency, Latency]:
+    """Time two runs in turns (first, second, first, second, ...) after a warm-up of both."""
+    first_ms, second_ms = _times_in_turns((first, second), repeats)
+    return _summary(first_ms), _summary(second_ms)
+
+
+def time_latency(run: Run, repeats: int) -> Latency:
+    """Time one run after a warm-up."""
+    (times_ms,) = _times_in_turns((run,), repeats)
+    return _summary(times_ms)
+
+
+def keras_run(model: keras.Model, sample: Array) -> Run:
+    """One compiled forward pass of `sample` `(1, *input_shape)`, input and output copied."""
+    return lambda: model.predict_on_batch(sample)
+
+
+def litert_run(model: LitertModel, sample: Array) -> Run:
+    """One LiteRT pass of `sample` `(1, *input_shape)` on one thread, input and output copied."""
+    return lambda: model.predict(sample)
+
+
+def _times_in_turns(runs: tuple[Run, ...], repeats: int) -> tuple[list[float], ...]:
+    for run in runs:
+        for _ in range(_WARM_UP_RUNS):
+            run()
+    times_ms: tuple[list[float], ...] = tuple([] for _ in runs)
+    for _ in track(range(repeats), "Latency"):
+        for run, times in zip(runs, times_ms, strict=True):
+            started = time.perf_counter()
+            run()
+            times.append(1e3 * (time.perf_counter() - started))
+    return times_ms
+
+
+def _summary(times_ms: list[float]) -> Latency:
+    median, p95 = np.percentile(times_ms, (50, 95))
+    return Latency(median_ms=float(median), p95_ms=float(p95), repeats=len(times_ms))

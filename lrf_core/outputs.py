@@ -1,0 +1,107 @@
+"""The folder a run leaves behind: the same files, whether from one process or from a pipeline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrf_core.artifacts import (
+    MODEL_FILE,
+    Analysis,
+    Artifact,
+    DesignSpace,
+    FinetuneRecord,
+    Plan,
+    Release,
+    Verdict,
+    write_atomically,
+)
+
+LINEAGE_FILE = "lineage.json"
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where each artifact of a run lies."""
+
+    folder: Path
+
+    @property
+    def analysis(self) -> Path:
+        return self.folder / Analysis.file_name
+
+    @property
+    def design_space(self) -> Path:
+        return self.folder / DesignSpace.file_name
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / Plan.file_name
+
+    @property
+    def factorized(self) -> Path:
+        """The model before fine-tuning."""
+        return self.folder / "factorized" / MODEL_FILE
+
+    @property
+    def finetune(self) -> Path:
+        return self.folder / FinetuneRecord.file_name
+
+    @property
+    def candidate(self) -> Path:
+        """The model that was judged."""
+        return self.folder / "candidate" / MODEL_FILE
+
+    @property
+    def verdict(self) -> Path:
+        return self.folder / Verdict.file_name
+
+    @property
+    def report(self) -> Path:
+        return self.folder / REPORT_FILE
+
+    @property
+    def lineage(self) -> Path:
+        return self.folder / LINEAGE_FILE
+
+    @property
+    def release(self) -> Path:
+        """The store that is used when the spec names none."""
+        return self.folder / "release"
+
+    def attachments(self) -> dict[str, Path]:
+        """What a release carries beside the model: name in the release to file here."""
+        files = (
+            self.analysis,
+            self.design_space,
+            self.plan,
+            self.finetune,
+            self.verdict,
+            self.report,
+            self.lineage,
+        )
+        return {file.name: file for file in files}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a whole run came to. `release` is None when the gate said no."""
+
+    outputs: Outputs
+    analysis: Analysis
+    plan: Plan
+    finetune: FinetuneRecord
+    verdict: Verdict
+    release: Release | None
+
+
+def write_lineage(path: Path, *artifacts: Artifact | DesignSpace) -> Path:
+    """Write the lineage of a run's artifacts, in the order they were made, as one JSON file."""
+    content = [
+        {"artifact": type(artifact).__name__, **artifact.lineage.model_dump(mode="json")}
+        for artifact in artifacts
+    ]
+    write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
+    return path

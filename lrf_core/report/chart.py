@@ -1,0 +1,133 @@
+"""Geometry of the learning curve: points and ticks in pixels, drawn as SVG by the template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lrf_core.artifacts import FinetuneRecord
+
+WIDTH, HEIGHT = 440, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 14, 40
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: where (pixels) and what it says."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One epoch: where (pixels) and what it says when pointed at."""
+
+    x: float
+    y: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve; `style` names it in the style sheet."""
+
+    name: str
+    style: str
+    dots: tuple[Dot, ...]
+
+    def path(self) -> str:
+        return " ".join(f"{dot.x},{dot.y}" for dot in self.dots)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart over epochs.
+
+    Attributes:
+        best_x: of the epoch whose weights were kept, pixels.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    best_x: float
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = _LEFT
+    right: int = WIDTH - _RIGHT
+    top: int = _TOP
+    bottom: int = HEIGHT - _BOTTOM
+
+
+def learning_curve(record: FinetuneRecord) -> tuple[Chart, ...]:
+    """Charts of accuracy and loss; none when there was no training."""
+    if len(record.curve) < 2:
+        return ()
+    epochs = [point.epoch for point in record.curve]
+    return (
+        _chart(
+            "Accuracy on held-out samples, %",
+            epochs,
+            record.best_epoch,
+            {"held out": ("held-out", [point.validation_accuracy for point in record.curve])},
+        ),
+        _chart(
+            "Loss, nats per sample",
+            epochs,
+            record.best_epoch,
+            {
+                "training": ("training", [point.loss for point in record.curve]),
+                "held out": ("held-out", [point.validation_loss for point in record.curve]),
+            },
+        ),
+    )
+
+
+def _chart(
+    title: str,
+    epochs: Sequence[int],
+    best_epoch: int,
+    curves: dict[str, tuple[str, list[float]]],
+) -> Chart:
+    values = [value for _, curve in curves.values() for value in curve]
+    marks = _round_marks(min(values), max(values))
+    decimals = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9))
+
+    def x(epoch: float) -> float:
+        width = WIDTH - _LEFT - _RIGHT
+        return round(_LEFT + (epoch - epochs[0]) / (epochs[-1] - epochs[0]) * width, 1)
+
+    def y(value: float) -> float:
+        height = HEIGHT - _TOP - _BOTTOM
+        return round(_TOP + (marks[-1] - value) / (marks[-1] - marks[0]) * height, 1)
+
+    every = math.ceil(len(epochs) / 12)
+    return Chart(
+        title=title,
+        lines=tuple(
+            Line(
+                name,
+                style,
+                tuple(
+                    Dot(x(epoch), y(value), f"epoch {epoch}, {name}: {value:.4g}")
+                    for epoch, value in zip(epochs, curve, strict=True)
+                ),
+            )
+            for name, (style, curve) in curves.items()
+        ),
+        x_ticks=tuple(Tick(x(epoch), str(epoch)) for epoch in epochs[::every]),
+        y_ticks=tuple(Tick(y(mark), f"{mark:.{decimals}f}") for mark in marks),
+        best_x=x(best_epoch),
+    )
+
+
+def _round_marks(low: float, high: float) -> list[float]:
+    """Three to seven round values that enclose `low` and `high`."""
+    span = max(high - low, 1e-3 * max(abs(high), 1.0))
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span / 4)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [step * mark for mark in range(first, max(last, first + 1) + 1)]

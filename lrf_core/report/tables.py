@@ -1,0 +1,173 @@
+"""Tables for the terminal; they also read well where lines are plain text of 80 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Column, Table
+from rich.text import Text
+
+from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Verdict
+from lrf_core.report import text
+
+
+def inventory_table(analysis: Analysis) -> Table:
+    """Every layer with a kernel: what it costs, and its methods or why it stays as it is."""
+    baseline = analysis.baseline
+    accuracy = "no labels" if baseline.accuracy is None else f"{baseline.accuracy:.2f}% accurate"
+    table = _table(
+        f"{analysis.model_name}: {baseline.cost.params:,} parameters, "
+        f"{baseline.cost.macs:,} MACs, {accuracy}",
+        _words("layer"),
+        _word("kernel"),
+        _number("params"),
+        _number("share"),
+        _number("MACs"),
+        _words("methods"),
+    )
+    for layer in analysis.layers:
+        if layer.kernel_shape:
+            _add(
+                table,
+                layer.name,
+                text.kernel(layer.kernel_shape),
+                f"{layer.cost.params:,}",
+                f"{layer.share:.1%}",
+                f"{layer.cost.macs:,}",
+                ", ".join(layer.methods) or layer.reason,
+            )
+    others = [layer for layer in analysis.layers if not layer.kernel_shape]
+    if others:
+        kinds = ", ".join(sorted({layer.kind for layer in others}))
+        params = sum(layer.cost.params for layer in others)
+        table.caption = Text(f"and {len(others)} without a kernel ({kinds}): {params:,} parameters")
+    return table
+
+
+def layers_table(plan: Plan, analysis: Analysis) -> Table:
+    """What happens to each explored layer, and to the whole model."""
+    known = {layer.name: layer for layer in analysis.layers}
+    table = _table(
+        "Layers",
+        _words("layer"),
+        _word("kind"),
+        _word("kernel"),
+        _word("method"),
+        _word("ranks"),
+        _number("before"),
+        _number("after"),
+        _number("kept"),
+    )
+    for choice in plan.choices:
+        layer, candidate = known.get(choice.layer), choice.candidate
+        before, after = choice.before.params, choice.after().params
+        _add(
+            table,
+            choice.layer,
+            layer.kind if layer else "-",
+            text.kernel(layer.kernel_shape) if layer else "-",
+            candidate.method if candidate else "as it is",
+            text.ranks(candidate.ranks) if candidate else "-",
+            f"{before:,}",
+            f"{after:,}",
+            text.kept(before, after),
+        )
+    before, after = plan.before.params, plan.after.params
+    table.add_section()
+    _add(table, "whole model", *4 * ("",), f"{before:,}", f"{after:,}", text.kept(before, after))
+    table.caption = "before, after, kept: parameters"
+    return table
+
+
+def curve_table(record: FinetuneRecord) -> Table:
+    """The learning curve; epoch 0 is the state before training."""
+    table = _table(
+        f"Fine-tuned on {record.samples:,} samples, {record.steps:,} steps, {record.seconds:.0f} s",
+        _number("epoch"),
+        _number("loss"),
+        _number("held-out loss"),
+        _number("held-out accuracy"),
+        _word(""),
+    )
+    for point in record.curve:
+        _add(
+            table,
+            str(point.epoch),
+            f"{point.loss:.4f}",
+            f"{point.validation_loss:.4f}",
+            f"{point.validation_accuracy:.2f}%",
+            "kept" if point.epoch == record.best_epoch else "",
+        )
+    return table
+
+
+def before_after_table(verdict: Verdict) -> Table:
+    """What changed from the baseline to the candidate."""
+    table = _table(
+        "Before and after", _word(""), _number("before"), _number("after"), _number("change")
+    )
+    for figure in text.figures(verdict):
+        _add(table, figure.label, figure.before, figure.after, figure.change)
+    table.caption = (
+        f"{verdict.candidate.samples:,} test samples; 95% interval of the accuracy change: "
+        f"{text.interval(verdict)}"
+    )
+    return table
+
+
+def checks_table(verdict: Verdict) -> Table:
+    """Every check of the gate with its limit, what was measured, and the answer."""
+    table = _table(
+        f"Gate: {'passed' if verdict.passed else 'NOT PASSED'}",
+        _word("check"),
+        _word(""),
+        _words("measured"),
+        _words("limit"),
+        _words("note"),
+    )
+    for check in verdict.checks:
+        measured = text.NOT_MEASURED if check.measured is None else check.measured
+        table.add_row(
+            _plain(check.name), _answer(check), *map(_plain, (measured, check.limit, check.note))
+        )
+    return table
+
+
+def _answer(check: Check) -> Text:
+    return Text("pass", style="green") if check.passed else Text("FAIL", style="bold red")
+
+
+def _table(title: str, *columns: Column) -> Table:
+    return Table(
+        *columns,
+        title=Text("\n") + _plain(title),
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        # Two blanks between columns in all, so that most tables fit 80.
+        padding=(0, 1, 0, 0),
+    )
+
+
+def _words(header: str) -> Column:
+    """A column that gives way first where the line is too short."""
+    return Column(header, overflow="fold", min_width=10)
+
+
+def _word(header: str) -> Column:
+    return Column(header, no_wrap=True)
+
+
+def _number(header: str) -> Column:
+    return Column(header, justify="right", no_wrap=True)
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*map(_plain, cells))
+
+
+def _plain(words: str) -> Text:
+    """Text, not str: brackets in the name of a layer are no markup."""
+    return Text(text.printable(words))

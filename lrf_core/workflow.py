@@ -1,0 +1,199 @@
+"""The whole way in one process: analyze, explore, decompose, finetune, validate, publish."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+
+from lrf_core import stages
+from lrf_core.artifacts import (
+    Analysis,
+    DesignSpace,
+    FinetuneRecord,
+    Plan,
+    Verdict,
+    digest_of,
+    write_atomically,
+)
+from lrf_core.artifacts import versions as package_versions
+from lrf_core.data import Data, open_data
+from lrf_core.errors import LrfError
+from lrf_core.models.load import load_model, model_digest, save_model
+from lrf_core.outputs import Outputs, Run, write_lineage
+from lrf_core.report import write_report
+from lrf_core.spec import Spec
+from lrf_core.storage import open_store
+
+_logger = logging.getLogger("lrf")
+_Result = TypeVar("_Result")
+
+
+def compress(spec: Spec) -> Run:
+    """Compress, fine-tune, judge, and publish what passes.
+
+    Every artifact is written to `spec.out` as soon as it is there. Run again with the same spec
+    after an interruption, and finished stages are not repeated.
+
+    Raises:
+        LrfError: bad input of any kind; see `lrf_core.errors`.
+    """
+    outputs = Outputs(Path(spec.out))
+    model = load_model(spec.model)
+    data = open_data(spec.data, model, spec.seed)
+    store = store_uri(spec)
+    open_store(store).check()
+    steps = _Steps(outputs, model_digest(model), data.digest)
+    analysis, space = _explored(spec, model, data, outputs, steps)
+    plan, factorized = _decomposed(spec, model, data, space, outputs, steps)
+    record, candidate = _finetuned(spec, factorized, model, data, outputs, steps)
+    verdict = steps.once(
+        "validate",
+        {"gate": spec.effective_gate().model_dump(mode="json")},
+        lambda: Verdict.load(outputs.verdict),
+        lambda: stages.validate(model, candidate, data, gate=spec.effective_gate(), seed=spec.seed),
+        lambda verdict: verdict.save(outputs.verdict),
+    )
+    write_lineage(outputs.lineage, analysis, space, plan, record, verdict)
+    write_report(outputs.report, analysis=analysis, plan=plan, finetune=record, verdict=verdict)
+    release = None
+    if verdict.passed:
+        release = stages.publish(
+            candidate,
+            verdict,
+            store,
+            name=release_name(spec, analysis),
+            attachments=outputs.attachments(),
+        )
+        write_lineage(outputs.lineage, analysis, space, plan, record, verdict, release)
+    return Run(outputs, analysis, plan, record, verdict, release)
+
+
+def store_uri(spec: Spec) -> str:
+    """Where a model that passed goes."""
+    return spec.publish.to or Outputs(Path(spec.out)).release.absolute().as_uri()
+
+
+def release_name(spec: Spec, analysis: Analysis) -> str:
+    """What the released model is called."""
+    return spec.publish.name or analysis.model_name
+
+
+def _explored(
+    spec: Spec, model: keras.Model, data: Data, outputs: Outputs, steps: _Steps
+) -> tuple[Analysis, DesignSpace]:
+    settings = {"explore": spec.explore.model_dump(mode="json"), "seed": spec.seed}
+    analysis = steps.once(
+        "analyze",
+        settings,
+        lambda: Analysis.load(outputs.analysis),
+        lambda: stages.analyze(model, data, settings=spec.explore, seed=spec.seed),
+        lambda analysis: analysis.save(outputs.analysis),
+    )
+    space = steps.once(
+        "explore",
+        settings,
+        lambda: DesignSpace.load(outputs.design_space),
+        lambda: stages.explore(model, data, analysis, settings=spec.explore, seed=spec.seed),
+        lambda space: space.save(outputs.design_space),
+    )
+    return analysis, space
+
+
+def _decomposed(
+    spec: Spec,
+    model: keras.Model,
+    data: Data,
+    space: DesignSpace,
+    outputs: Outputs,
+    steps: _Steps,
+) -> tuple[Plan, keras.Model]:
+    def save(result: tuple[Plan, keras.Model]) -> None:
+        save_model(result[1], outputs.factorized)
+        result[0].save(outputs.plan)
+
+    goal, settings = spec.effective_goal(), spec.effective_decompose()
+    return steps.once(
+        "decompose",
+        {"goal": goal.model_dump(mode="json"), "decompose": settings.model_dump(mode="json")},
+        lambda: (Plan.load(outputs.plan), load_model(outputs.factorized)),
+        lambda: stages.decompose(model, data, [space], goal, settings=settings, seed=spec.seed),
+        save,
+    )
+
+
+def _finetuned(
+    spec: Spec,
+    factorized: keras.Model,
+    teacher: keras.Model,
+    data: Data,
+    outputs: Outputs,
+    steps: _Steps,
+) -> tuple[FinetuneRecord, keras.Model]:
+    def save(result: tuple[keras.Model, FinetuneRecord]) -> None:
+        save_model(result[0], outputs.candidate)
+        result[1].save(outputs.finetune)
+
+    candidate, record = steps.once(
+        "finetune",
+        {"finetune": spec.finetune.model_dump(mode="json")},
+        lambda: (load_model(outputs.candidate), FinetuneRecord.load(outputs.finetune)),
+        lambda: stages.finetune(factorized, teacher, data, settings=spec.finetune, seed=spec.seed),
+        save,
+    )
+    return record, candidate
+
+
+class _Steps:
+    """Remembers which stages of a run are done, so that a second run starts where it stopped.
+
+    A stage is kept when everything that decides its result is as it was: model, data, package
+    versions, and the settings of this stage and of all before it.
+    """
+
+    def __init__(self, outputs: Outputs, model: str, data: str) -> None:
+        self._file = outputs.folder / ".steps.json"
+        self._key = digest_of([model, data, package_versions()])
+        self._done: dict[str, str] = _read_steps(self._file)
+
+    def once(
+        self,
+        stage: str,
+        settings: dict[str, Any],
+        load: Callable[[], _Result],
+        make: Callable[[], _Result],
+        save: Callable[[_Result], object],
+    ) -> _Result:
+        """Load the stage's result if it is done, else make and save it."""
+        self._key = digest_of([self._key, stage, settings])
+        if self._done.get(stage) == self._key:
+            try:
+                result = load()
+            except LrfError as error:
+                _logger.warning("%s: done before, but %s; running it again", stage, error)
+            else:
+                _logger.info("%s: kept from the earlier run", stage)
+                return result
+        self._note(stage, None)
+        result = make()
+        save(result)
+        self._note(stage, self._key)
+        return result
+
+    def _note(self, stage: str, key: str | None) -> None:
+        self._done.pop(stage, None)
+        if key is not None:
+            self._done[stage] = key
+        write_atomically(self._file, json.dumps(self._done).encode())
+
+
+def _read_steps(file: Path) -> dict[str, str]:
+    try:
+        done = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # a first run, or a file no run has finished writing
+    return {str(k): str(v) for k, v in done.items()} if isinstance(done, dict) else {}

@@ -1,0 +1,159 @@
+"""Run the pipeline on this machine: kfp.local, every step a process of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kfp import local
+
+from lrf_core.artifacts import (
+    MODEL_FILE,
+    Analysis,
+    DesignSpace,
+    FinetuneRecord,
+    Plan,
+    Release,
+    Verdict,
+    write_atomically_with,
+)
+from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
+from lrf_core.outputs import Outputs, Run, write_lineage
+from lrf_core.spec import Spec
+from lrf_core.storage import open_store
+from pipelines.compress import NAME, compress
+from pipelines.relay import Relay, relayed
+
+LOG_FILE = "run.log"
+
+_FUNCTION = re.compile(r"[\w.]+:\w+")
+
+
+class StepError(LrfError):
+    """A step of the pipeline failed; the message is its own, and so is the exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run(spec: Spec, say: Callable[[str], None]) -> Run:
+    """Run the whole pipeline and leave its artifacts in `spec.out`, as `lrf compress` does.
+
+    What kfp.local keeps of each step, and the whole log, is below `pipeline/` there, until the
+    next run.
+
+    Args:
+        say: called with each line that a step logs; progress, for a person.
+
+    Raises:
+        StepError: a step failed.
+        LrfError: bad input that can be seen before any step starts.
+    """
+    outputs = Outputs(Path(spec.out))
+    # Steps are told where to publish, so that they and the check below mean the same place.
+    to = spec.publish.to or outputs.release.absolute().as_uri()
+    spec = spec.model_copy(update={"publish": spec.publish.model_copy(update={"to": to})})
+    _check_inputs(spec, to)
+    folder = _cleared(outputs)
+    with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
+        relay = Relay(log, say)
+        try:
+            with relayed(relay), _known_warnings():
+                local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+                compress(spec=spec.model_dump_json())
+        except RuntimeError as error:  # kfp.local names the step that failed, and no reason
+            _collect(folder, outputs)
+            raise _failure(relay, error, folder / LOG_FILE) from None
+    _collect(folder, outputs)
+    return _result(folder, outputs)
+
+
+def _check_inputs(spec: Spec, store: str) -> None:
+    """What can be seen without TensorFlow; analyze looks closer."""
+    if not Path(spec.model).exists():
+        raise ModelError(f"no model at {spec.model}; give the path of a .keras file")
+    if not Path(spec.data).exists() and not _FUNCTION.fullmatch(spec.data):
+        raise DataError(
+            f"no data at {spec.data}; give an .npz file, a folder of class folders of images, or "
+            "module:function"
+        )
+    open_store(store).check()
+
+
+def _cleared(outputs: Outputs) -> Path:
+    """The folder for kfp.local, empty; and no artifact of an earlier run beside it."""
+    folder = outputs.folder / "pipeline"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob(f"{NAME}-*"):
+            shutil.rmtree(earlier)
+        # `lrf compress` must not take what this run leaves for stages that it has finished.
+        for file in (*_targets(outputs).values(), outputs.folder / ".steps.json"):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {outputs.folder}: {error.strerror or error}") from None
+    return folder
+
+
+def _targets(outputs: Outputs) -> dict[str, Path]:
+    """Where kfp.local leaves what, below the folder of a run, and where a person looks for it."""
+    return {
+        "analyze/analysis": outputs.analysis,
+        "decompose/design_space": outputs.design_space,
+        "decompose/plan": outputs.plan,
+        f"decompose/factorized/{MODEL_FILE}": outputs.factorized,
+        "finetune/training": outputs.finetune,
+        f"finetune/candidate/{MODEL_FILE}": outputs.candidate,
+        "validate/verdict": outputs.verdict,
+        "validate/report": outputs.report,
+        "validate/lineage": outputs.lineage,
+    }
+
+
+def _collect(folder: Path, outputs: Outputs) -> None:
+    """Copy what there is; after a failure that is less than everything."""
+    for made, target in _targets(outputs).items():
+        for source in folder.glob(f"{NAME}-*/**/{made}"):
+            write_atomically_with(target, lambda temporary, s=source: shutil.copyfile(s, temporary))
+
+
+def _result(folder: Path, outputs: Outputs) -> Run:
+    analysis = Analysis.load(outputs.analysis)
+    plan = Plan.load(outputs.plan)
+    record = FinetuneRecord.load(outputs.finetune)
+    verdict = Verdict.load(outputs.verdict)
+    published = [Release.load(file) for file in folder.glob(f"{NAME}-*/**/publish/release")]
+    if bool(published) != verdict.passed:
+        # A condition that kfp.local cannot resolve counts as false there, without an error.
+        raise ArtifactError(
+            f"the verdict in {outputs.verdict} says passed={verdict.passed}, but "
+            f"{len(published)} releases were made; see the log in {folder / LOG_FILE}"
+        )
+    if published:
+        space = DesignSpace.load(outputs.design_space)
+        write_lineage(outputs.lineage, analysis, space, plan, record, verdict, published[0])
+    return Run(outputs, analysis, plan, record, verdict, published[0] if published else None)
+
+
+def _failure(relay: Relay, error: RuntimeError, log: Path) -> StepError:
+    if relay.failed:
+        code = relay.failed.exit_code or LrfError.exit_code
+        return StepError(f"{relay.failed.stage}: {relay.failed.text}", code)
+    reason = relay.last_exception or " ".join(str(error).split())
+    return StepError(f"a step stopped unexpectedly: {reason}; its log is {log}", LrfError.exit_code)
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # It guesses from the image's name that this Python may lack what the image has.
+        warnings.filterwarnings(
+            "ignore", "You may be attemping to run a task that uses custom", RuntimeWarning
+        )
+        warnings.filterwarnings("ignore", r"Task '.*': settings \['display_name'\]", UserWarning)
+        yield

@@ -1,0 +1,234 @@
+"""Each component's body with real inputs, in the order of the pipeline, on one tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kfp import dsl
+from tiny import tiny_arrays, tiny_cnn, tiny_data, train_tiny
+
+from components.analyze import analyze
+from components.decompose import decompose
+from components.explore import explore
+from components.finetune import finetune
+from components.publish import publish
+from components.validate import validate
+from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Release, Verdict
+from lrf_core.models.load import load_model, model_digest, save_model
+from lrf_core.spec import Spec, make_spec
+from lrf_core.storage import open_store
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the components of one run left, by name."""
+
+    spec: Spec
+    made: dict[str, dsl.Artifact]
+    shards: list[int]
+    passed: bool
+
+    def path(self, name: str) -> Path:
+        return Path(self.made[name].path)
+
+
+def artifact(folder: Path, name: str, kind: type[dsl.Artifact] = dsl.Artifact) -> dsl.Artifact:
+    return kind(name=name, uri=str(folder / name), metadata={})
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("inputs")
+    data = tiny_data()
+    save_model(train_tiny(tiny_cnn(), data), folder / "tiny.keras")
+    x_train, y_train = data.train.arrays()
+    x_test, y_test = data.test.arrays()
+    np.savez(folder / "data.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return {
+        "model": str(folder / "tiny.keras"),
+        "data": str(folder / "data.npz"),
+        "goal": {"params_reduction": 0.2},
+        "explore": {"samples": 64, "ranks_per_mode": 4},
+        "finetune": {"epochs": 1},
+        "gate": {"max_accuracy_drop": 20.0, "latency_repeats": 3},
+        "publish": {"to": (folder / "store").as_uri(), "name": "tiny"},
+    }
+
+
+@pytest.fixture(scope="module")
+def steps(settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Steps:
+    """The six components, one after the other."""
+    folder = tmp_path_factory.mktemp("steps")
+    spec = make_spec(settings)
+    text = spec.model_dump_json()
+    kinds = {
+        "baseline": dsl.Model,
+        "design_space": dsl.Dataset,
+        "factorized": dsl.Model,
+        "candidate": dsl.Model,
+        "report": dsl.HTML,
+        "metrics": dsl.Metrics,
+    }
+    names = "analysis plan training verdict lineage release".split()
+    made = {
+        name: artifact(folder, name, kinds.get(name, dsl.Artifact)) for name in (*kinds, *names)
+    }
+
+    def some(*wanted: str) -> dict[str, dsl.Artifact]:
+        return {name: made[name] for name in wanted}
+
+    shards = analyze.python_func(spec=text, **some("baseline", "analysis"))
+    spaces = [artifact(folder, f"space{shard}", dsl.Dataset) for shard in shards]
+    for shard, space in zip(shards, spaces, strict=True):
+        explore.python_func(
+            spec=text, shard=shard, design_space=space, **some("baseline", "analysis")
+        )
+    made.update({space.name: space for space in spaces})
+    decompose.python_func(
+        spec=text, shards=spaces, **some("baseline", "design_space", "plan", "factorized")
+    )
+    finetune.python_func(spec=text, **some("baseline", "factorized", "candidate", "training"))
+    given = some("candidate", "analysis", "design_space", "plan", "training")
+    judged = some("verdict", "report", "lineage")
+    passed = validate.python_func(spec=text, **some("baseline", "metrics"), **given, **judged)
+    publish.python_func(spec=text, **given, **judged, **some("release"))
+    return Steps(spec, made, shards, passed)
+
+
+def test_analyze_fixes_the_model_and_numbers_the_shards(steps: Steps) -> None:
+    analysis = Analysis.load(steps.path("analysis"))
+    given = load_model(steps.spec.model)
+    assert model_digest(load_model(steps.path("baseline"))) == model_digest(given)
+    assert analysis.model_digest == model_digest(given)
+    assert steps.shards == list(range(len(analysis.shards)))
+    assert len(steps.shards) == 2
+
+
+def test_the_shards_are_explored_apart_and_joined_by_decompose(steps: Steps) -> None:
+    parts = [DesignSpace.load(steps.path(f"space{shard}")) for shard in steps.shards]
+    whole = DesignSpace.load(steps.path("design_space"))
+    eligible = {layer.name for layer in Analysis.load(steps.path("analysis")).eligible()}
+    assert [set(part.layers) for part in parts] == [
+        set(shard) for shard in Analysis.load(steps.path("analysis")).shards
+    ]
+    assert set(whole.layers) == eligible
+    assert len(whole.candidates) == sum(len(part.candidates) for part in parts) > 0
+
+
+def test_decompose_and_finetune_hand_on_the_models_that_their_records_name(steps: Steps) -> None:
+    plan = Plan.load(steps.path("plan"))
+    record = FinetuneRecord.load(steps.path("training"))
+    assert model_digest(load_model(steps.path("factorized"))) == plan.factorized_digest
+    assert record.before_digest == plan.factorized_digest
+    assert model_digest(load_model(steps.path("candidate"))) == record.after_digest
+    assert plan.after.params <= 0.8 * plan.before.params
+
+
+def test_validate_writes_verdict_report_lineage_and_metrics(steps: Steps) -> None:
+    verdict = Verdict.load(steps.path("verdict"))
+    assert steps.passed is verdict.passed is True
+    assert "<html" in steps.path("report").read_text(encoding="utf-8").lower()
+    made = [entry["artifact"] for entry in json.loads(steps.path("lineage").read_bytes())]
+    assert made == ["Analysis", "DesignSpace", "Plan", "FinetuneRecord", "Verdict"]
+    metrics = steps.made["metrics"].metadata
+    assert metrics["candidate_params"] == verdict.candidate.cost.params
+    assert metrics["baseline_accuracy"] == verdict.baseline.accuracy
+    assert metrics["failed_checks"] == 0
+
+
+def test_publish_leaves_a_release_with_all_that_belongs_to_it(steps: Steps, tmp_path: Path) -> None:
+    release = Release.load(steps.path("release"))
+    store = open_store(str(steps.spec.publish.to))
+    for file in release.files:
+        store.get_file(f"{release.name}/{release.version}/{file.path}", tmp_path / file.path)
+    assert model_digest(load_model(tmp_path / "model.keras")) == release.model_digest
+    assert {file.path for file in release.files} == {
+        "analysis.json",
+        "design_space.parquet",
+        "finetune.json",
+        "lineage.json",
+        "model.keras",
+        "plan.json",
+        "report.html",
+        "verdict.json",
+    }
+    assert Verdict.load(tmp_path / "verdict.json").digest() == release.verdict_digest
+
+
+def test_publish_refuses_a_model_that_did_not_pass(
+    steps: Steps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed = Verdict.load(steps.path("verdict"))
+    check = passed.checks[0].model_copy(update={"passed": False})
+    failed = passed.model_copy(update={"passed": False, "checks": (check, *passed.checks[1:])})
+    verdict = artifact(tmp_path, "verdict")
+    failed.save(verdict.path)
+    to = (tmp_path / "store").as_uri()
+    spec = steps.spec.model_copy(
+        update={"publish": steps.spec.publish.model_copy(update={"to": to})}
+    )
+    names = "candidate analysis design_space plan training report lineage".split()
+    with pytest.raises(SystemExit) as ended:
+        publish.python_func(
+            spec=spec.model_dump_json(),
+            verdict=verdict,
+            release=artifact(tmp_path, "release"),
+            **{name: steps.made[name] for name in names},
+        )
+    assert ended.value.code == 3
+    assert not (tmp_path / "store").exists()
+    assert "did not pass the gate" in capsys.readouterr().out
+
+
+def _analyze_with(settings: dict[str, object], folder: Path) -> None:
+    analyze.python_func(
+        spec=json.dumps(settings),
+        baseline=artifact(folder, "baseline", dsl.Model),
+        analysis=artifact(folder, "analysis"),
+    )
+
+
+def _other_shape(folder: Path, settings: dict[str, object]) -> dict[str, object]:
+    x, y = tiny_arrays(64, (8, 8, 3))
+    np.savez(folder / "small.npz", x=x, y=y)
+    return {**settings, "data": str(folder / "small.npz")}
+
+
+def _no_model(folder: Path, settings: dict[str, object]) -> dict[str, object]:
+    return {**settings, "model": str(folder / "none.keras")}
+
+
+def _unknown_setting(folder: Path, settings: dict[str, object]) -> dict[str, object]:
+    return {**settings, "modle": "x"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_other_shape, "(64, 8, 8, 3)"),
+        (_no_model, "no model at"),
+        (_unknown_setting, "did you mean 'model'?"),
+    ],
+)
+def test_bad_input_ends_a_component_with_one_line(
+    change: Callable[[Path, dict[str, object]], dict[str, object]],
+    told: str,
+    settings: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _analyze_with(change(tmp_path, settings), tmp_path)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    failures = [line for line in said.out.splitlines() if "failed" in line]
+    assert len(failures) == 1
+    assert failures[0].startswith("[lrf analyze] failed, exit code 2: ")
+    assert told in failures[0]
+    assert "Traceback" not in said.out + said.err
+    assert not (tmp_path / "baseline").exists()

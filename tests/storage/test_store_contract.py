@@ -1,0 +1,236 @@
+"""Every store keeps the same promises: a local directory, and S3 with authentication on."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lrf_core.errors import StorageError
+from lrf_core.storage import (
+    DamagedObjectError,
+    MissingObjectError,
+    ObjectInfo,
+    Store,
+    open_store,
+)
+
+
+def local_store(request: pytest.FixtureRequest) -> Store:
+    folder = request.getfixturevalue("tmp_path")
+    return open_store((folder / "store with blank").as_uri())
+
+
+def s3_store(request: pytest.FixtureRequest) -> Store:
+    server = request.getfixturevalue("s3_settings")
+    return open_store(f"s3://{server.bucket}/contract/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=[local_store, s3_store], ids=["local", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
+    make: Callable[[pytest.FixtureRequest], Store] = request.param
+    return make(request)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"", b"one", bytes(range(256)) * 5000])
+def test_content_comes_back_as_it_was_put(store: Store, content: bytes) -> None:
+    store.put("a/b.bin", content)
+
+    assert store.get("a/b.bin") == content
+    assert store.stat("a/b.bin") == ObjectInfo(size=len(content), sha256=sha256(content))
+
+
+@pytest.mark.parametrize("size", [0, 1000, 12 << 20], ids=["empty", "small", "multipart"])
+def test_a_file_comes_back_as_it_was_put(store: Store, tmp_path: Path, size: int) -> None:
+    source, target = tmp_path / "source", tmp_path / "new folder" / "target"
+    content = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    source.write_bytes(content)
+
+    assert store.put_file("model.keras", source) == ObjectInfo(size, sha256(content))
+    store.get_file("model.keras", target, sha256(content))
+
+    assert target.read_bytes() == content
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("key", ["plain", "with blank.txt", "a+b&c=d%20.txt", "größe/λ.json"])
+def test_unusual_keys_are_kept_as_they_are(store: Store, key: str) -> None:
+    store.put(key, b"here")
+
+    assert store.get(key) == b"here"
+    assert list(store.list()) == [key]
+
+
+def test_put_takes_the_place_of_what_was_there(store: Store) -> None:
+    store.put("key", b"a longer first version")
+    store.put("key", b"second")
+
+    assert store.get("key") == b"second"
+
+
+def test_put_if_absent_leaves_what_is_there(store: Store) -> None:
+    assert store.put_if_absent("a/manifest.json", b"first") is True
+    assert store.put_if_absent("a/manifest.json", b"second") is False
+    assert store.get("a/manifest.json") == b"first"
+    assert store.stat("a/manifest.json") == ObjectInfo(5, sha256(b"first"))
+
+
+def test_of_many_writers_at_once_exactly_one_wins(store: Store) -> None:
+    writers = 8
+    for turn in range(5):
+        key = f"race/{turn}/manifest.json"
+        contents = [f"writer {writer}".encode() * 100 for writer in range(writers)]
+        with ThreadPoolExecutor(writers) as pool:
+            won = list(pool.map(store.put_if_absent, [key] * writers, contents))
+
+        assert won.count(True) == 1
+        assert store.get(key) == contents[won.index(True)]
+
+
+def test_list_gives_the_keys_below_a_prefix(store: Store) -> None:
+    for key in ("net/v-1/a", "net/v-1/b/c", "net/v-10/a", "network/x", "other"):
+        store.put(key, b"x")
+
+    assert sorted(store.list()) == ["net/v-1/a", "net/v-1/b/c", "net/v-10/a", "network/x", "other"]
+    assert sorted(store.list("net/v-1/")) == ["net/v-1/a", "net/v-1/b/c"]
+    assert sorted(store.list("net/v-1")) == ["net/v-1/a", "net/v-1/b/c", "net/v-10/a"]
+    assert sorted(store.list("net")) == ["net/v-1/a", "net/v-1/b/c", "net/v-10/a", "network/x"]
+    assert list(store.list("nothing/here/")) == []
+
+
+def test_delete_removes_one_object_and_may_be_repeated(store: Store) -> None:
+    store.put("a/one", b"1")
+    store.put("a/two", b"2")
+    store.delete("a/one")
+    store.delete("a/one")
+
+    assert list(store.list()) == ["a/two"]
+    assert store.stat("a/one") is None
+
+
+def test_what_is_missing_is_named(store: Store, tmp_path: Path) -> None:
+    store.put("folder/object", b"x")
+    for key in ("nothing.json", "folder", "folder/object/below"):
+        assert store.stat(key) is None
+        with pytest.raises(MissingObjectError, match=key):
+            store.get(key)
+        with pytest.raises(MissingObjectError, match=key):
+            store.get_file(key, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_file_with_another_digest_is_not_handed_out(store: Store, tmp_path: Path) -> None:
+    store.put("model.keras", b"tampered")
+    target = tmp_path / "out" / "model.keras"
+    with pytest.raises(DamagedObjectError, match=r"model\.keras is damaged"):
+        store.get_file("model.keras", target, sha256(b"original"))
+
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_file_to_put_must_exist(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot read"):
+        store.put_file("key", tmp_path / "nothing")
+
+    assert list(store.list()) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/etc/passwd", "../up", "a/../b", "a//b", "a/", "./a", "a\\b", "a\nb", "k" * 1025]
+)
+def test_keys_that_lead_elsewhere_are_refused(store: Store, key: str, tmp_path: Path) -> None:
+    for use in (store.get, store.delete, store.stat, lambda key: store.put(key, b"x")):
+        with pytest.raises(StorageError, match="object key"):
+            use(key)
+    with pytest.raises(StorageError, match="object key"):
+        store.put_if_absent(key, b"x")
+    with pytest.raises(StorageError, match="object key"):
+        store.get_file(key, tmp_path / "target")
+
+
+def test_check_accepts_a_usable_store_and_leaves_nothing(store: Store) -> None:
+    store.check()
+
+    assert list(store.list()) == []
+
+
+def test_url_leads_back_to_the_store(store: Store) -> None:
+    store.put("a/b", b"x")
+
+    assert open_store(store.url("a")).get("b") == b"x"
+    assert open_store(store.url()).get("a/b") == b"x"
+
+
+def test_local_objects_are_plain_files(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.put("net/v-1/plan.json", b"{}")
+
+    assert (tmp_path / "store/net/v-1/plan.json").read_bytes() == b"{}"
+    assert (tmp_path / "store/net/v-1/plan.json").stat().st_mode & 0o777 == 0o644
+    store.delete("net/v-1/plan.json")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_local_file_that_is_still_being_written_is_no_object(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    (tmp_path / ".writing-x1").write_bytes(b"half")
+
+    assert list(store.list()) == []
+    with pytest.raises(StorageError, match=r"\.writing-"):
+        store.get(".writing-x1")
+
+
+def test_check_does_not_leave_a_local_directory_behind(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "new" / "store")).check()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_local_store_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder" / "key").mkdir(parents=True)
+    below_file = open_store(str(tmp_path / "file" / "store"))
+    itself_file = open_store(str(tmp_path / "file"))
+    folder_in_place = open_store(str(tmp_path / "folder"))
+    for failing in (
+        below_file.check,
+        itself_file.check,
+        lambda: below_file.put("key", b"x"),
+        lambda: itself_file.put_if_absent("key", b"x"),
+        lambda: folder_in_place.put("key", b"x"),
+        lambda: folder_in_place.put_if_absent("key", b"x"),
+    ):
+        with pytest.raises(StorageError, match=r"cannot write .*check that") as caught:
+            failing()
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("", "names no directory"),
+        ("file://", "names no directory"),
+        ("file://host/dir", "names a host"),
+        ("gs://bucket/prefix", "unknown kind"),
+        ("s3://bucket/prefix?region=x", "query"),
+        ("s3://bucket/../other", "object key"),
+        ("s3:///prefix", "bucket"),
+        ("s3://Not_A_Bucket", "bucket"),
+        ("s3://key:secret-in-uri@bucket/prefix", "AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_addresses_that_name_no_store_are_refused(
+    uri: str, message: str, no_s3_settings: None
+) -> None:
+    with pytest.raises(StorageError, match=message) as caught:
+        open_store(uri)
+    assert "secret-in-uri" not in str(caught.value)
