@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import time
 import warnings
@@ -119,17 +118,18 @@ def _steps_of(run: Any) -> dict[str, str]:
 
 
 def _patiently(submitted: Submitted, poll_s: float) -> Any:
-    for attempt in itertools.count(1):
+    failures = 0
+    while True:
         try:
             return submitted.client.get_run(submitted.run_id)
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
-            if attempt == _PATIENCE:
+            failures += 1
+            if failures == _PATIENCE:
                 raise ClusterError(
                     f"the API stopped answering ({_reason(error)}); the run goes on: "
                     f"{submitted.url}"
                 ) from None
             time.sleep(poll_s)
-    return None
 
 
 def _check_reachable(host: str, token: str | None) -> None:

@@ -124,19 +124,19 @@ class _Collector:
         self._layers = layers
         self._samples = samples
         self._probabilities: bool | None = None
-        self._step = tf.function(self._forward_and_gradient, reduce_retracing=True)
+        self._step = tf.function(self._forward_and_gradient, autograph=False, reduce_retracing=True)
 
     def batch(self, batch: NDArray[Any], rng: np.random.Generator) -> Iterator[tuple[str, _Update]]:
         if self._probabilities is None:
             answers = np.asarray(self._model.predict_on_batch(batch))
             self._probabilities = is_probability(answers)
-        noise = rng.gumbel(size=(len(batch), self._model.output_shape[-1]))
-        inputs, gradients = self._step(tf.convert_to_tensor(batch), noise.astype(np.float32))
+        draw = rng.integers(2**31, size=2, dtype=np.int32)
+        inputs, gradients = self._step(tf.convert_to_tensor(batch), tf.constant(draw))
         for path, tensors in inputs.items():
             for source, gradient in zip(tensors, gradients[path], strict=True):
                 yield path, self._reduce(path, source, gradient, rng)
 
-    def _forward_and_gradient(self, batch: tf.Tensor, noise: tf.Tensor) -> tuple[Any, Any]:
+    def _forward_and_gradient(self, batch: tf.Tensor, draw: tf.Tensor) -> tuple[Any, Any]:
         inputs: dict[str, list[tf.Tensor]] = {path: [] for path in self._layers}
         outputs: dict[str, list[tf.Tensor]] = {path: [] for path in self._layers}
         with tf.GradientTape() as tape:
@@ -151,9 +151,10 @@ class _Collector:
                 answers = tf.cast(self._model(batch, training=False), tf.float32)
             logs = tf.math.log(answers + 1e-7) if self._probabilities else answers
             logs = tf.nn.log_softmax(logs)
-            labels = tf.stop_gradient(tf.argmax(logs + noise, axis=-1))
-            # Gumbel-max: this label is a draw from the model's own distribution.
-            loss = -tf.reduce_sum(tf.gather(logs, labels, batch_dims=1))
+            # Gumbel-max: the label is a draw from the model's own distribution.
+            uniform = tf.random.stateless_uniform(tf.shape(logs), draw, 1e-7, 1.0)
+            labels = tf.argmax(logs - tf.math.log(-tf.math.log(uniform)), axis=-1)
+            loss = -tf.reduce_sum(tf.gather(logs, labels, batch_dims=len(logs.shape) - 1))
         return inputs, tape.gradient(loss, outputs)
 
     def _reduce(

@@ -105,7 +105,7 @@ class Moments:
         if self.gradient is None or not np.trace(self.gradient) > 0:
             return np.eye(outputs)
         mean = np.trace(self.gradient) / outputs
-        return 0.8 * self.gradient + 0.2 * mean * np.eye(outputs)
+        return np.asarray(0.8 * self.gradient + 0.2 * mean * np.eye(outputs))
 
 
 def times_second(second: Matrix, matrix: Matrix) -> Matrix:

@@ -30,8 +30,7 @@ def load_model(source: str | Path) -> keras.Model:
     path = _model_file(Path(source))
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        # Keras raises many types for a bad file; the user needs the one line that says why.
+    except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
         raise ModelError(_why_unreadable(path, error)) from None
     check_model(model, str(path))
     return model
@@ -62,7 +61,9 @@ def check_model(model: keras.Model, where: str) -> None:
 
 
 def save_model(model: keras.Model, target: Path) -> Path:
-    """Write `model.keras` (or the given `.keras` file) without optimizer state, whole or not at all.
+    """Write `model.keras` in a folder, or a given `.keras` file, whole or not at all.
+
+    The optimizer state is left out: it may be twice the weights.
 
     Returns the file written.
     """

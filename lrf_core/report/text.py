@@ -39,8 +39,7 @@ def points_lost(verdict: Verdict) -> str:
     """Change of accuracy, e.g. "-0.79 points"; the sign is that of the change, not of the drop."""
     if verdict.accuracy_drop is None:
         return NOT_MEASURED
-    # Adding 0.0 turns the negative zero of "nothing lost" into zero.
-    return f"{-verdict.accuracy_drop + 0.0:+.2f} points"
+    return f"{_signed(-verdict.accuracy_drop)} points"
 
 
 def interval(verdict: Verdict) -> str:
@@ -48,7 +47,7 @@ def interval(verdict: Verdict) -> str:
     if verdict.drop_interval is None:
         return NOT_MEASURED
     low, high = verdict.drop_interval
-    return f"{-high + 0.0:+.2f} to {-low + 0.0:+.2f} points"
+    return f"{_signed(-high)} to {_signed(-low)} points"
 
 
 def ratio(before: float, after: float, less: str, more: str) -> str:
@@ -83,6 +82,10 @@ def check_title(check: Check) -> str:
 def printable(name: str) -> str:
     """A name from a model, without characters that would steer a terminal."""
     return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}" if abs(points) >= 0.005 else "0.00"
 
 
 def _accuracy(verdict: Verdict) -> Figure:

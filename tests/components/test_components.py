@@ -74,7 +74,7 @@ def steps(settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory)
         "report": dsl.HTML,
         "metrics": dsl.Metrics,
     }
-    names = "analysis plan training verdict lineage release".split()
+    names = ["analysis", "plan", "training", "verdict", "lineage", "release"]
     made = {
         name: artifact(folder, name, kinds.get(name, dsl.Artifact)) for name in (*kinds, *names)
     }
@@ -172,7 +172,7 @@ def test_publish_refuses_a_model_that_did_not_pass(
     spec = steps.spec.model_copy(
         update={"publish": steps.spec.publish.model_copy(update={"to": to})}
     )
-    names = "candidate analysis design_space plan training report lineage".split()
+    names = ["candidate", "analysis", "design_space", "plan", "training", "report", "lineage"]
     with pytest.raises(SystemExit) as ended:
         publish.python_func(
             spec=spec.model_dump_json(),

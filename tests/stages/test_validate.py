@@ -22,7 +22,7 @@ GATE = GateSpec(max_accuracy_drop=1.0, latency_repeats=3)
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return tiny_data(train=256, test=128, noise=60.0)
+    return tiny_data(train=256, test=128)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,55 @@
+"""Fixtures that many tests share: one small trained model with its data, in memory and as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lrf_core.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+
+from lrf_core.data import Data  # noqa: E402
+from lrf_core.models.load import save_model  # noqa: E402
+from tiny import tiny_cnn, tiny_data, train_tiny  # noqa: E402
+
+pytest_plugins = ["seaweed"]
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and its data; `model_file` and `data_file` hold the same."""
+
+    model: keras.Model
+    data: Data
+    model_file: Path
+    data_file: Path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    data = tiny_data(noise=60.0)
+    model = train_tiny(tiny_cnn(), data, epochs=6)
+    x_train, y_train = data.train.arrays()
+    x_test, y_test = data.test.arrays()
+    np.savez(
+        folder / "tiny.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test
+    )
+    save_model(model, folder / "tiny.keras")
+    return Trained(model, data, folder / "tiny.keras", folder / "tiny.npz")
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Large models and images that are not part of the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the folder of shared models and images beside the repository")
+    return SHARED

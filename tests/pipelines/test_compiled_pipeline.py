@@ -1,0 +1,63 @@
+"""The compiled pipeline that lies in the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+COMMITTED = Path(__file__).parents[2] / "pipelines" / "compress.yaml"
+
+
+def compiled(folder: Path, **environment: str) -> str:
+    """Compile in a process of its own, somewhere else than in the repository."""
+    inherited = {name: value for name, value in os.environ.items() if name != "LRF_IMAGE"}
+    subprocess.run(
+        [sys.executable, "-m", "pipelines", "compile", "lrf.yaml"],
+        cwd=folder,
+        env={**inherited, **environment},
+        check=True,
+        capture_output=True,
+    )
+    return (folder / "lrf.yaml").read_text(encoding="utf-8")
+
+
+def test_the_compiled_pipeline_is_current(tmp_path: Path) -> None:
+    committed = COMMITTED.read_text(encoding="utf-8")
+    assert committed == compiled(tmp_path), "run `python -m pipelines compile`"
+
+
+def test_it_holds_no_path_of_this_machine() -> None:
+    text = COMMITTED.read_text(encoding="utf-8")
+    assert not re.findall(r"(?<![\w.:/$\"])/(?:home|root|work|tmp|usr|opt|Users)/\S*", text)
+
+
+def test_the_image_can_be_named(tmp_path: Path) -> None:
+    text = compiled(tmp_path, LRF_IMAGE="registry.example/team/lrf:1.2.3")
+    images = re.findall(r"image: (\S+)", text)
+    assert images == ["registry.example/team/lrf:1.2.3"] * 6
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, dict[str, object]]:
+    pipeline = next(iter(yaml.safe_load_all(COMMITTED.read_text(encoding="utf-8"))))
+    found = dict(pipeline["root"]["dag"]["tasks"])
+    for component in pipeline["components"].values():
+        found.update(component.get("dag", {}).get("tasks", {}))
+    return found
+
+
+def test_publish_depends_on_the_verdict(tasks: dict[str, dict[str, object]]) -> None:
+    conditions = [task["triggerPolicy"] for task in tasks.values() if "triggerPolicy" in task]
+    assert len(conditions) == 1
+    assert "validate-Output'] ==" in str(conditions[0])
+
+
+def test_no_step_is_cached(tasks: dict[str, dict[str, object]]) -> None:
+    stages = ("analyze", "explore", "decompose", "finetune", "validate", "publish")
+    assert all(tasks[stage]["cachingOptions"] == {} for stage in stages)
