@@ -59,7 +59,7 @@ def readme(stage: str) -> str:
     spec = component.component_spec
     metadata = yaml.safe_load((folder_of(stage) / "metadata.yaml").read_text(encoding="utf-8"))
     needs = ", ".join(f"{n['name']} {n['version']}" for n in metadata["dependencies"]["kubeflow"])
-    about = [text.short_description, *([text.long_description] if text.long_description else [])]
+    about = [part for part in (text.short_description, text.long_description) if part]
     parts = [
         f"# {stage}",
         *about,

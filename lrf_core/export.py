@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrf_core.errors import ExportError
-
-_logger = logging.getLogger("lrf")
+from lrf_core.quiet import native_output_logged
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +28,7 @@ def to_litert(model: keras.Model) -> bytes:
     with tempfile.TemporaryDirectory(prefix="lrf-litert-") as folder:
         to_saved_model(model, folder)
         try:
-            with _native_output_logged():
+            with native_output_logged():
                 content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
         except Exception as error:
             # The converter raises many types; the reason is in the text of each.
@@ -52,7 +46,7 @@ def to_saved_model(model: keras.Model, folder: str | Path) -> Path:
         ExportError: the model cannot be traced, or the folder cannot be written.
     """
     try:
-        with _native_output_logged():
+        with native_output_logged():
             model.export(str(folder), verbose=False)
     except Exception as error:
         # Keras and TensorFlow raise many types here; the reason is in the text of each.
@@ -76,7 +70,7 @@ class LitertModel:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with _native_output_logged():
+            with native_output_logged():
                 self._interpreter = Interpreter(model_content=content, num_threads=1)
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
@@ -108,32 +102,11 @@ class LitertModel:
         return np.asarray(self._interpreter.get_tensor(self._output["index"]))
 
     def _resize(self, shape: tuple[int, ...]) -> None:
-        with _native_output_logged():
+        with native_output_logged():
             # Strict: only axes that the model leaves open may change.
             self._interpreter.resize_tensor_input(self._input["index"], shape, strict=True)
             self._interpreter.allocate_tensors()
         self._shape = shape
-
-
-@contextmanager
-def _native_output_logged() -> Iterator[None]:
-    """Send what C++ code writes to standard error to the log (debug), not to the terminal.
-
-    The converter and the interpreter write there whatever any Python logger says.
-    """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            caught.seek(0)
-            for line in caught.read().decode(errors="replace").splitlines():
-                _logger.debug("%s", line)
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Keep TensorFlow's start-up chatter out of what a person reads."""
+"""Keep what C++ code writes to standard error out of what a person reads."""
 
 from __future__ import annotations
 
@@ -7,25 +7,36 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_logger = logging.getLogger("lrf")
+
+
+@contextmanager
+def native_output_logged() -> Iterator[None]:
+    """Send what is written to standard error meanwhile to the log (debug).
+
+    TensorFlow, its converter and LiteRT write there whatever any Python logger says.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            caught.seek(0)
+            for line in caught.read().decode(errors="replace").splitlines():
+                _logger.debug("%s", line)
 
 
 def import_tensorflow_quietly() -> None:
-    """Import TensorFlow without its notices on standard error; they are shown if it fails.
-
-    The notices come from C++ before any logging is set up, so no logging option reaches them.
-    """
+    """Import TensorFlow without its notices on standard error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as notices:
-        os.dup2(notices.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        except BaseException:
-            notices.seek(0)
-            os.write(kept, notices.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with native_output_logged():
+        importlib.import_module("tensorflow")

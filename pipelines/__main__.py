@@ -165,9 +165,6 @@ def main() -> None:
     except LrfError as error:
         typer.echo(f"lrf: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("lrf: interrupted", err=True)
-        sys.exit(130)
     except Exception as error:
         logging.getLogger("lrf").debug("unexpected", exc_info=True)
         reason = " ".join(str(error).split())[:300]

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from kfp import local
@@ -119,7 +120,7 @@ def _collect(folder: Path, outputs: Outputs) -> None:
     """Copy what there is; after a failure that is less than everything."""
     for made, target in _targets(outputs).items():
         for source in folder.glob(f"{NAME}-*/**/{made}"):
-            write_atomically_with(target, lambda temporary, s=source: shutil.copyfile(s, temporary))
+            write_atomically_with(target, partial(shutil.copyfile, source))
 
 
 def _result(folder: Path, outputs: Outputs) -> Run:

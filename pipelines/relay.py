@@ -69,6 +69,8 @@ def relayed(relay: Relay) -> Iterator[None]:
     """
     root = logging.getLogger()
     printed, level, handlers = builtins.print, root.level, root.handlers[:]
+    # Where one step has taken away its handler while another still logs, this one is left.
+    root.handlers[:] = [logging.StreamHandler(relay)]
     try:
         with redirect_stdout(relay):
             yield

@@ -13,10 +13,10 @@ from lrf_core.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 
 import keras  # noqa: E402
+from tiny import tiny_cnn, tiny_data, train_tiny  # noqa: E402
 
 from lrf_core.data import Data  # noqa: E402
 from lrf_core.models.load import save_model  # noqa: E402
-from tiny import tiny_cnn, tiny_data, train_tiny  # noqa: E402
 
 pytest_plugins = ["seaweed"]
 
@@ -40,9 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     model = train_tiny(tiny_cnn(), data, epochs=6)
     x_train, y_train = data.train.arrays()
     x_test, y_test = data.test.arrays()
-    np.savez(
-        folder / "tiny.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test
-    )
+    np.savez(folder / "tiny.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     save_model(model, folder / "tiny.keras")
     return Trained(model, data, folder / "tiny.keras", folder / "tiny.npz")
 

@@ -106,5 +106,5 @@ def blank_inputs(model: keras.Model, input_shape: Shape | None = None) -> Any:
         shape = input_shape or tuple(64 if size is None else size for size in tensor.shape[1:])
         return np.zeros((1, *shape), dtype=tensor.dtype)
 
-    blanks = [blank(tensor) for tensor in model.inputs]
-    return blanks[0] if len(blanks) == 1 else blanks
+    sequential = isinstance(model, keras.Sequential)
+    return keras.tree.map_structure(blank, model.inputs[0] if sequential else model.input)

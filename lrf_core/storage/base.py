@@ -136,12 +136,22 @@ def staged(folder: Path) -> Iterator[Path]:
 
     Raises OSError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _new_file(folder)
     try:
         temporary.chmod(0o644)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _new_file(folder: Path, attempts: int = 10) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
+    except (FileNotFoundError, FileExistsError):
+        # A store removes folders that are empty, maybe just between our making and using one.
+        if attempts == 1:
+            raise
+        return _new_file(folder, attempts - 1)
+    os.close(handle)
+    return Path(name)

@@ -120,22 +120,15 @@ class LocalStore:
         self, key: str, fill: Callable[[Path], object], place: Callable[[Path, Path], bool]
     ) -> bool:
         path = self._path(key)
-        attempts = 3
-        while True:
-            attempts -= 1
-            try:
-                with staged(path.parent) as temporary:
-                    fill(temporary)
-                    _sync(temporary)
-                    placed = place(temporary, path)
-                    _sync(path.parent)
-                return placed
-            except FileNotFoundError as error:
-                # Another process may remove an empty folder between our making and using it.
-                if attempts == 0:
-                    raise _unwritable(path, error) from None
-            except OSError as error:
-                raise _unwritable(path, error) from None
+        try:
+            with staged(path.parent) as temporary:
+                fill(temporary)
+                _sync(temporary)
+                placed = place(temporary, path)
+                _sync(path.parent)
+            return placed
+        except OSError as error:
+            raise _unwritable(path, error) from None
 
 
 def _move(temporary: Path, path: Path) -> bool:

@@ -106,9 +106,7 @@ layers = st.one_of(convolutions(), dense_layers())
 
 
 def factorizer(case: Case) -> tuple[Factorizer, Any]:
-    records = {
-        record.name: record for record in take_inventory(case.model, methods.names())
-    }
+    records = {record.name: record for record in take_inventory(case.model, methods.names())}
     moments = collect_moments(case.model, {"layer": case.layer}, case.samples, batch_size=8)
     return Factorizer(case.model, records, moments), records["layer"]
 

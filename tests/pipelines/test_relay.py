@@ -8,6 +8,8 @@ import logging
 import sys
 import threading
 
+import pytest
+
 from components.step import StepLine
 from pipelines.relay import Relay, relayed
 
@@ -23,6 +25,14 @@ def test_only_the_lines_of_components_are_said_and_all_are_kept() -> None:
         )
     assert said == ["explore: Calibrating: 3 of 9"]
     assert log.getvalue().count("\n") == 3
+
+
+def test_what_is_logged_between_steps_is_kept_too(capsys: pytest.CaptureFixture[str]) -> None:
+    log = io.StringIO()
+    with relayed(Relay(log, print)):
+        logging.error("Task 'explore' finished with status FAILURE")
+    assert "FAILURE" in log.getvalue()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_first_failure_counts() -> None:

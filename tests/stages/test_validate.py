@@ -310,6 +310,12 @@ def test_a_near_tie_may_go_to_the_other_class() -> None:
     assert checks.litert_same_answers(judged, judged[:, ::-1], "").passed
 
 
+def test_a_clear_lead_may_not_go_to_the_other_class() -> None:
+    judged = np.array([[1.0, 1.0 - 1.5e-3]])
+    exported = judged + np.array([[-0.9e-3, 0.9e-3]])  # each answer alone is close enough
+    assert not checks.litert_same_answers(judged, exported, "").passed
+
+
 def test_a_model_that_changes_when_saved_fails() -> None:
     assert checks.digest_unchanged("a" * 64, "a" * 64, "").passed
     assert not checks.digest_unchanged("a" * 64, "b" * 64, "").passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from lrf_core.storage import (
     ObjectInfo,
     Store,
     open_store,
+    sha256_of,
 )
 
 
@@ -85,14 +87,48 @@ def test_put_if_absent_leaves_what_is_there(store: Store) -> None:
 
 def test_of_many_writers_at_once_exactly_one_wins(store: Store) -> None:
     writers = 8
-    for turn in range(5):
-        key = f"race/{turn}/manifest.json"
-        contents = [f"writer {writer}".encode() * 100 for writer in range(writers)]
+    contents = [f"writer {writer}".encode() * 100 for writer in range(writers)]
+    for turn in range(20):
+        key, start = f"race/{turn}/manifest.json", threading.Barrier(writers)
+
+        def write(content: bytes, key: str = key, start: threading.Barrier = start) -> bool:
+            start.wait(timeout=30)
+            return store.put_if_absent(key, content)
+
         with ThreadPoolExecutor(writers) as pool:
-            won = list(pool.map(store.put_if_absent, [key] * writers, contents))
+            won = list(pool.map(write, contents))
 
         assert won.count(True) == 1
         assert store.get(key) == contents[won.index(True)]
+
+
+def test_writers_and_removers_at_once_do_not_disturb_each_other(store: Store) -> None:
+    def write_and_remove(writer: int) -> None:
+        for turn in range(20):
+            store.check()
+            store.put(f"shared/{writer}", f"{writer} {turn}".encode())
+            assert store.get(f"shared/{writer}") == f"{writer} {turn}".encode()
+            store.delete(f"shared/{writer}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write_and_remove, range(4)))
+
+    assert list(store.list()) == []
+
+
+def test_a_file_that_is_not_stored_as_it_was_is_reported(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"changed while it was sent")
+    before = ObjectInfo(size=3, sha256=sha256(b"old"))
+    measure = sha256_of
+    monkeypatch.setattr(
+        f"{type(store).__module__}.sha256_of",
+        lambda path: before if path == source else measure(path),
+    )
+    with pytest.raises(DamagedObjectError, match="is not what"):
+        store.put_file("key", source)
 
 
 def test_list_gives_the_keys_below_a_prefix(store: Store) -> None:

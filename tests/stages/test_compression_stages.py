@@ -1,0 +1,171 @@
+"""analyze, explore and decompose on a trained model: what is promised is what is built."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import Trained
+from tiny import tiny_cnn
+
+import lrf_core as lrf
+from lrf_core.artifacts import DesignSpace
+from lrf_core.errors import ArtifactError, DataError, GoalError, SpecError
+from lrf_core.models.cost import model_cost
+from lrf_core.models.load import model_digest
+from lrf_core.models.measure import accuracy
+
+SETTINGS = lrf.ExploreSpec(samples=128, ranks_per_mode=8, shards=2)
+
+
+@pytest.fixture(scope="module")
+def analysis(trained: Trained) -> lrf.Analysis:
+    return lrf.analyze(trained.model, trained.data, settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def space(trained: Trained, analysis: lrf.Analysis) -> DesignSpace:
+    return lrf.explore(trained.model, trained.data, analysis, settings=SETTINGS)
+
+
+def test_analysis_counts_the_model(trained: Trained, analysis: lrf.Analysis) -> None:
+    assert analysis.baseline.cost == model_cost(trained.model)
+    assert analysis.baseline.accuracy == accuracy(trained.model, trained.data.test)
+    assert sum(layer.cost.macs for layer in analysis.layers) == analysis.baseline.cost.macs
+    explored = [name for shard in analysis.shards for name in shard]
+    assert sorted(explored) == sorted(layer.name for layer in analysis.eligible())
+
+
+def test_layers_can_be_left_alone(trained: Trained) -> None:
+    chosen = SETTINGS.model_copy(update={"layers": ("conv*",), "exclude": ("conv0*",)})
+    found = lrf.analyze(trained.model, trained.data, settings=chosen)
+    assert {layer.name for layer in found.eligible()} == {"conv1", "conv1b"}
+    left = next(layer for layer in found.layers if layer.name == "hidden")
+    assert "as the spec asks" in left.reason
+
+
+def test_shards_together_are_the_whole(
+    trained: Trained, analysis: lrf.Analysis, space: DesignSpace
+) -> None:
+    shards = [
+        lrf.explore(trained.model, trained.data, analysis, settings=SETTINGS, shard=shard)
+        for shard in range(len(analysis.shards))
+    ]
+    assert len(shards) == 2
+    assert sum(len(shard.candidates) for shard in shards) == len(space.candidates)
+    goal = lrf.Goal(params_reduction=0.4)
+    whole, _ = lrf.decompose(trained.model, trained.data, [space], goal)
+    parts, _ = lrf.decompose(trained.model, trained.data, shards, goal)
+    assert parts.after.params <= 0.6 * parts.before.params
+    assert parts.predicted_loss == pytest.approx(whole.predicted_loss, rel=0.1)
+
+
+def test_candidates_are_smaller_than_their_layer(
+    analysis: lrf.Analysis, space: DesignSpace
+) -> None:
+    before = {layer.name: layer.cost.params for layer in analysis.layers}
+    assert all(c.cost.params < before[c.layer] for c in space.candidates)
+    assert all(c.error >= 0 and c.sensitivity >= 0 for c in space.candidates)
+    assert {c.method for c in space.candidates} == {"tucker", "svd"}
+
+
+@pytest.mark.parametrize("policy", ["knapsack", "threshold"])
+def test_a_plan_keeps_its_promise(trained: Trained, space: DesignSpace, policy: str) -> None:
+    plan, model = lrf.decompose(
+        trained.model,
+        trained.data,
+        [space],
+        lrf.Goal(params_reduction=0.4),
+        settings=lrf.DecomposeSpec(policy=policy),
+    )
+    assert model_cost(model) == plan.after
+    assert model.count_params() <= 0.6 * trained.model.count_params()
+    assert plan.factorized_digest == model_digest(model)
+    assert plan.predicted_loss == pytest.approx(sum(c.sensitivity for c in plan.replaced()))
+
+
+def test_knapsack_predicts_less_loss_than_a_threshold_of_the_same_size(
+    trained: Trained, space: DesignSpace
+) -> None:
+    plans = [
+        lrf.decompose(
+            trained.model,
+            trained.data,
+            [space],
+            lrf.Goal(params_reduction=0.4),
+            settings=lrf.DecomposeSpec(policy=policy),
+        )[0]
+        for policy in ("knapsack", "threshold")
+    ]
+    assert plans[0].predicted_loss <= plans[1].predicted_loss
+
+
+def test_macs_and_params_goals_hold_together(trained: Trained, space: DesignSpace) -> None:
+    goal = lrf.Goal(params_reduction=0.3, macs_reduction=0.3)
+    _, model = lrf.decompose(trained.model, trained.data, [space], goal)
+    before, after = model_cost(trained.model), model_cost(model)
+    assert after.params <= 0.7 * before.params
+    assert after.macs <= 0.7 * before.macs
+
+
+def test_similarity_goal_holds_for_every_layer(trained: Trained, space: DesignSpace) -> None:
+    plan, _ = lrf.decompose(trained.model, trained.data, [space], lrf.Goal(similarity=0.9))
+    assert plan.replaced()
+    assert all(candidate.similarity >= 0.9 for candidate in plan.replaced())
+
+
+def test_accuracy_goal_is_tried_on_training_samples(trained: Trained, space: DesignSpace) -> None:
+    settings = lrf.DecomposeSpec(expected_recovery=0.0)
+    goal = lrf.Goal(max_accuracy_drop=2.0)
+    plan, model = lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)
+    assert plan.predicted_drop is not None
+    assert plan.predicted_drop <= 2.0
+    assert plan.after.params < plan.before.params
+    drop = accuracy(trained.model, trained.data.train) - accuracy(model, trained.data.train)
+    assert drop == pytest.approx(plan.predicted_drop, abs=0.5)
+
+
+def test_goal_out_of_reach(trained: Trained, space: DesignSpace) -> None:
+    with pytest.raises(GoalError, match=r"params_reduction 0.990 cannot be reached"):
+        lrf.decompose(trained.model, trained.data, [space], lrf.Goal(params_reduction=0.99))
+    with pytest.raises(GoalError, match="no layer has a candidate"):
+        lrf.decompose(trained.model, trained.data, [space], lrf.Goal(similarity=1.0))
+
+
+def test_artifacts_of_another_model_or_other_data_are_refused(
+    trained: Trained, analysis: lrf.Analysis, space: DesignSpace
+) -> None:
+    other = tiny_cnn(seed=5)
+    with pytest.raises(ArtifactError, match="analysis is of model"):
+        lrf.explore(other, trained.data, analysis, settings=SETTINGS)
+    goal = lrf.Goal(params_reduction=0.4)
+    with pytest.raises(ArtifactError, match="design space is of model"):
+        lrf.decompose(other, trained.data, [space], goal)
+    with pytest.raises(ArtifactError, match="other calibration samples"):
+        lrf.decompose(trained.model, trained.data, [space], goal, seed=1)
+    with pytest.raises(ArtifactError, match="more than one design space"):
+        lrf.decompose(trained.model, trained.data, [space, space], goal)
+    with pytest.raises(ArtifactError, match="no design space"):
+        lrf.decompose(trained.model, trained.data, [], goal)
+
+
+def test_too_few_samples_and_no_such_shard(trained: Trained, analysis: lrf.Analysis) -> None:
+    many = SETTINGS.model_copy(update={"samples": 10**6})
+    with pytest.raises(DataError, match=r"512 training samples, explore.samples asks for 1000000"):
+        lrf.explore(trained.model, trained.data, analysis, settings=many)
+    with pytest.raises(SpecError, match="shard 2 of 2"):
+        lrf.explore(trained.model, trained.data, analysis, settings=SETTINGS, shard=2)
+
+
+def test_design_space_survives_its_file(space: DesignSpace, tmp_path: object) -> None:
+    loaded = DesignSpace.load(space.save(tmp_path))  # type: ignore[arg-type]
+    assert loaded == space
+
+
+def test_design_space_is_the_same_again(
+    trained: Trained, analysis: lrf.Analysis, space: DesignSpace
+) -> None:
+    again = lrf.explore(trained.model, trained.data, analysis, settings=SETTINGS)
+    assert [c.ranks for c in again.candidates] == [c.ranks for c in space.candidates]
+    np.testing.assert_allclose(
+        [c.error for c in again.candidates], [c.error for c in space.candidates], atol=1e-9
+    )
