@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,14 +66,15 @@ def collect_moments(
     Raises:
         DataError: a layer's input is not finite on some sample.
     """
-    rng = np.random.default_rng(seed)
-    collector = _Collector(model, layers, samples.shape[0])
+    # A generator per layer: what is sampled of one does not depend on which others are asked for.
+    rngs = {path: np.random.default_rng([seed, zlib.crc32(path.encode())]) for path in layers}
+    collector = _Collector(model, layers, samples.shape[0], seed)
     sums = {path: _Sums() for path in layers}
     with work("Calibrating", len(samples)) as advance:
         for start in range(0, len(samples), batch_size):
             batch = samples[start : start + batch_size]
-            for path, update in collector.batch(batch, rng):
-                _add(sums[path], update, rng, KEPT_ROWS * len(batch) / len(samples))
+            for path, update in collector.batch(batch, rngs):
+                _add(sums[path], update, rngs[path], KEPT_ROWS * len(batch) / len(samples))
             advance(len(batch))
     return {path: _finish(path, total, len(samples)) for path, total in sums.items()}
 
@@ -119,22 +121,27 @@ def _finish(path: str, total: _Sums, samples: int) -> Moments:
 class _Collector:
     """Runs batches through the model and reduces what its layers see."""
 
-    def __init__(self, model: keras.Model, layers: Mapping[str, keras.Layer], samples: int) -> None:
+    def __init__(
+        self, model: keras.Model, layers: Mapping[str, keras.Layer], samples: int, seed: int
+    ) -> None:
         self._model = model
         self._layers = layers
         self._samples = samples
+        self._labels = np.random.default_rng(seed)
         self._probabilities: bool | None = None
         self._step = tf.function(self._forward_and_gradient, autograph=False, reduce_retracing=True)
 
-    def batch(self, batch: NDArray[Any], rng: np.random.Generator) -> Iterator[tuple[str, _Update]]:
+    def batch(
+        self, batch: NDArray[Any], rngs: Mapping[str, np.random.Generator]
+    ) -> Iterator[tuple[str, _Update]]:
         if self._probabilities is None:
             answers = np.asarray(self._model.predict_on_batch(batch))
             self._probabilities = is_probability(answers)
-        draw = rng.integers(2**31, size=2, dtype=np.int32)
+        draw = self._labels.integers(2**31, size=2, dtype=np.int32)
         inputs, gradients = self._step(tf.convert_to_tensor(batch), tf.constant(draw))
         for path, tensors in inputs.items():
             for source, gradient in zip(tensors, gradients[path], strict=True):
-                yield path, self._reduce(path, source, gradient, rng)
+                yield path, self._reduce(path, source, gradient, rngs[path])
 
     def _forward_and_gradient(self, batch: tf.Tensor, draw: tf.Tensor) -> tuple[Any, Any]:
         inputs: dict[str, list[tf.Tensor]] = {path: [] for path in self._layers}

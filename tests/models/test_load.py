@@ -75,7 +75,7 @@ def test_a_zip_that_is_no_model(tmp_path: Path) -> None:
 
 def test_saved_model_folder(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"")
-    with pytest.raises(ModelError, match="SavedModel; .* cannot be factorized"):
+    with pytest.raises(ModelError, match=r"SavedModel; .* cannot be factorized"):
         load_model(tmp_path)
 
 

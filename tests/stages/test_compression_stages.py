@@ -51,12 +51,13 @@ def test_shards_together_are_the_whole(
         for shard in range(len(analysis.shards))
     ]
     assert len(shards) == 2
-    assert sum(len(shard.candidates) for shard in shards) == len(space.candidates)
+    parts = [candidate for shard in shards for candidate in shard.candidates]
+    key = operator.attrgetter("layer", "method", "ranks")
+    assert sorted(parts, key=key) == sorted(space.candidates, key=key)
     goal = lrf.Goal(params_reduction=0.4)
     whole, _ = lrf.decompose(trained.model, trained.data, [space], goal)
-    parts, _ = lrf.decompose(trained.model, trained.data, shards, goal)
-    assert parts.after.params <= 0.6 * parts.before.params
-    assert parts.predicted_loss == pytest.approx(whole.predicted_loss, rel=0.1)
+    joined, _ = lrf.decompose(trained.model, trained.data, shards, goal)
+    assert joined.replaced() == whole.replaced()
 
 
 def test_candidates_are_smaller_than_their_layer(
