@@ -21,6 +21,7 @@ from lrf_core.exploration.allocate import (
     total_after,
 )
 from lrf_core.exploration.factorize import Factorizer
+from lrf_core.exploration.merge import merged
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest
@@ -64,9 +65,15 @@ def decompose(
     """
     settings = settings or DecomposeSpec()
     digest = model_digest(model)
-    explored = _how_explored(spaces, digest)
+    space = merged(spaces)
+    if space.model_digest != digest:
+        raise ArtifactError(
+            f"the design space is of model {space.model_digest[:12]}, not of '{model.name}' "
+            f"({digest[:12]}); run explore on this model"
+        )
+    explored = ExploreSpec.model_validate(space.lineage.settings["explore"])
     samples = calibration_samples(data, explored.samples, seed)
-    if samples_digest(samples) != spaces[0].calibration_digest:
+    if samples_digest(samples) != space.calibration_digest:
         raise ArtifactError(
             "the design space was made with other calibration samples; give the same data and "
             "seed as to explore"
@@ -75,10 +82,9 @@ def decompose(
         record.name: record for record in take_inventory(model, explored.methods, samples.shape[1:])
     }
     before = model_cost(model, samples.shape[1:])
-    candidates = [candidate for space in spaces for candidate in space.candidates]
-    names = [name for space in spaces for name in space.layers]
-    options = _options(candidates, {name: records[name].cost for name in names}, goal)
-    layers = {path: layer for path, layer in walk(model) if path in names}
+    costs = {name: record.cost for name, record in records.items() if name in space.layers}
+    options = _options(space.candidates, costs, goal)
+    layers = {path: layer for path, layer in walk(model) if path in costs}
     moments = collect_moments(model, layers, samples, batch_size=explored.batch_size, seed=seed)
     factorizer = Factorizer(model, records, moments)
     choices, drop = _choose(factorizer, model, data, options, before, goal, settings, seed)
@@ -96,7 +102,7 @@ def decompose(
             inputs={
                 "model": digest,
                 "data": data.digest,
-                **{f"design_space_{i}": space.lineage.key() for i, space in enumerate(spaces)},
+                "design_space": space.lineage.key(),
             },
             settings={
                 "goal": goal.model_dump(mode="json"),
@@ -117,25 +123,8 @@ def decompose(
     return plan, factorized
 
 
-def _how_explored(spaces: Sequence[DesignSpace], digest: str) -> ExploreSpec:
-    if not spaces:
-        raise ArtifactError("no design space given; run explore first")
-    for space in spaces:
-        if space.model_digest != digest:
-            raise ArtifactError(
-                f"a design space is of model {space.model_digest[:12]}, not of {digest[:12]}; "
-                "run explore on this model"
-            )
-        if space.calibration_digest != spaces[0].calibration_digest:
-            raise ArtifactError("the design spaces were made with different calibration samples")
-    names = [name for space in spaces for name in space.layers]
-    if len(names) != len(set(names)):
-        raise ArtifactError("a layer is in more than one design space; give each shard once")
-    return ExploreSpec.model_validate(spaces[0].lineage.settings["explore"])
-
-
 def _options(
-    candidates: list[Candidate], before: dict[str, Cost], goal: Goal
+    candidates: Sequence[Candidate], before: dict[str, Cost], goal: Goal
 ) -> list[LayerOptions]:
     if goal.similarity is not None:
         candidates = [c for c in candidates if c.similarity >= goal.similarity]
