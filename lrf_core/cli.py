@@ -12,7 +12,7 @@ import typer
 
 from lrf_core import progress
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
-from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, LrfError, SpecError
+from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.outputs import Outputs
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import Spec, make_spec, read_spec
@@ -105,7 +105,7 @@ def compress(
     from lrf_core.summary import print_run, run_as_json
     from lrf_core.workflow import compress as compress_whole_way
 
-    settings = overrides(
+    settings = dict[str, Any](
         model=model,
         data=data,
         out=out,
@@ -149,7 +149,7 @@ def analyze(
     from lrf_core.report.tables import inventory_table
     from lrf_core.stages import analyze as analyze_stage
 
-    settings = overrides(
+    settings = dict[str, Any](
         model=model, data=data, out=out, seed=seed, explore={"methods": _split(methods)}
     )
     asked, outputs = _opened(_spec(spec, settings))
@@ -181,7 +181,7 @@ def explore(
     """
     from lrf_core.stages import explore as explore_stage
 
-    settings = overrides(
+    settings = dict[str, Any](
         model=model,
         data=data,
         out=out,
@@ -224,7 +224,7 @@ def decompose(
     from lrf_core.report.tables import layers_table
     from lrf_core.stages import decompose as decompose_stage
 
-    settings = overrides(
+    settings = dict[str, Any](
         model=model,
         data=data,
         out=out,
@@ -277,7 +277,9 @@ def finetune(
     from lrf_core.report.tables import curve_table
     from lrf_core.stages import finetune as finetune_stage
 
-    settings = overrides(model=model, data=data, out=out, seed=seed, finetune={"epochs": epochs})
+    settings = dict[str, Any](
+        model=model, data=data, out=out, seed=seed, finetune={"epochs": epochs}
+    )
     asked, outputs = _opened(_spec(spec, settings))
     teacher, samples = _inputs(asked)
     factorized = load_model(outputs.factorized)
@@ -314,7 +316,7 @@ def validate(
     from lrf_core.report.tables import checks_table
     from lrf_core.stages import validate as validate_stage
 
-    settings = overrides(
+    settings = dict[str, Any](
         model=model, data=data, out=out, seed=seed, gate={"max_accuracy_drop": max_accuracy_drop}
     )
     asked, outputs = _opened(_spec(spec, settings))
@@ -369,29 +371,28 @@ def publish(
     _show(release, as_json, f"published {release.name} {release.version}", release.location)
 
 
-def overrides(**settings: Any) -> dict[str, Any]:
-    """Flags as settings; what was not given is None and overrides nothing."""
-    return settings
-
-
 def main() -> None:
     """Run the command line; a known error is one line on standard error, and its exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("lrf").setLevel(logging.INFO)
     try:
         with progress.shown():
-            app(standalone_mode=True)
+            app()
     except LrfError as error:
-        print(f"lrf: {error}", file=sys.stderr)  # noqa: T201
+        _say(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("lrf: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
-    except Exception as error:
+    except SystemExit as ended:
+        if ended.code == EXIT_INTERRUPTED:
+            _say("interrupted; run the same command again to go on")
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort, so that a person gets one line
         logging.getLogger("lrf").debug("unexpected", exc_info=True)
-        reason = " ".join(str(error).split())[:300]
-        print(f"lrf: unexpected {type(error).__name__}: {reason}", file=sys.stderr)  # noqa: T201
+        _say(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         sys.exit(EXIT_FAILURE)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"lrf: {line}\n")
 
 
 def _split(names: str | None) -> list[str] | None:

@@ -1,0 +1,88 @@
+"""The spec refuses what it does not know, and says what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrf_core.errors import SpecError
+from lrf_core.spec import Goal, load_spec, make_spec
+
+MINIMAL = {"model": "m.keras", "data": "d.npz"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({**MINIMAL, "fintune": {}}, "unknown setting 'fintune' (did you mean 'finetune'?)"),
+        (
+            {**MINIMAL, "goal": {"param_reduction": 0.5}},
+            "unknown setting 'goal.param_reduction' (did you mean 'params_reduction'?)",
+        ),
+        ({**MINIMAL, "goal": {"zzz": 1}}, "unknown setting 'goal.zzz' (known here: max_accuracy"),
+        ({"data": "d.npz"}, "setting 'model' is required"),
+        ({**MINIMAL, "goal": {"params_reduction": 1.0}}, "less than 1, got 1.0"),
+        ({**MINIMAL, "finetune": {"epochs": "many"}}, "finetune.epochs"),
+        ({**MINIMAL, "decompose": {"policy": "greedy"}}, "'knapsack' or 'threshold'"),
+        ({**MINIMAL, "explore": {"samples": 2}}, "greater than or equal to 8"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        make_spec(settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_lie_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("model: a\ndata: b\ngoal: {params_reduction: 0.5}\nfinetune: {epochs: 1}\n")
+    overrides = {"model": "c", "data": None, "goal": {"macs_reduction": 0.2}, "finetune": {}}
+    spec = load_spec(file, overrides)
+    assert (spec.model, spec.data, spec.finetune.epochs) == ("c", "b", 1)
+    assert spec.goal == Goal(params_reduction=0.5, macs_reduction=0.2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("model: [", "not valid YAML"), ("- a\n- b", "must be a mapping"), ("", "must be a mapping")],
+)
+def test_files_that_are_no_spec(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "spec.yaml").write_text(content)
+    with pytest.raises(SpecError, match=message):
+        load_spec(tmp_path / "spec.yaml")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot read the spec"):
+        load_spec(tmp_path / "gone.yaml")
+
+
+def test_gate_takes_over_the_goal() -> None:
+    spec = make_spec({**MINIMAL, "goal": {"max_accuracy_drop": 0.5, "params_reduction": 0.6}})
+    gate = spec.effective_gate()
+    assert (gate.max_accuracy_drop, gate.min_params_reduction) == (0.5, 0.6)
+    stricter = make_spec(
+        {**MINIMAL, "goal": {"max_accuracy_drop": 0.5}, "gate": {"max_accuracy_drop": 0.1}}
+    )
+    assert stricter.effective_gate().max_accuracy_drop == 0.1
+
+
+def test_there_is_always_an_accuracy_limit() -> None:
+    assert make_spec(MINIMAL).effective_goal() == Goal(max_accuracy_drop=1.0)
+    only_size = make_spec({**MINIMAL, "goal": {"params_reduction": 0.5}})
+    assert only_size.effective_gate().max_accuracy_drop == 1.0
+
+
+def test_nothing_is_recovered_without_fine_tuning() -> None:
+    spec = make_spec({**MINIMAL, "finetune": {"epochs": 0}})
+    assert spec.effective_decompose().expected_recovery == 0.0
+    assert make_spec(MINIMAL).effective_decompose().expected_recovery > 0
+
+
+def test_example_specs_are_valid() -> None:
+    examples = sorted((Path(__file__).parents[1] / "examples").rglob("*.yaml"))
+    assert examples
+    for example in examples:
+        load_spec(example)
