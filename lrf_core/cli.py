@@ -372,12 +372,17 @@ def publish(
 
 
 def main() -> None:
-    """Run the command line; a known error is one line on standard error, and its exit code."""
+    """`lrf`, with progress on standard error."""
+    with progress.shown():
+        run_command_line(app)
+
+
+def run_command_line(app: typer.Typer) -> None:
+    """Run an app; a known error is one line on standard error, and its exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("lrf").setLevel(logging.INFO)
     try:
-        with progress.shown():
-            app()
+        app()
     except LrfError as error:
         _say(str(error))
         sys.exit(error.exit_code)
@@ -385,7 +390,7 @@ def main() -> None:
         if ended.code == EXIT_INTERRUPTED:
             _say("interrupted; run the same command again to go on")
         raise
-    except Exception as error:  # noqa: BLE001 - the last resort, so that a person gets one line
+    except Exception as error:
         logging.getLogger("lrf").debug("unexpected", exc_info=True)
         _say(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         sys.exit(EXIT_FAILURE)

@@ -67,6 +67,11 @@ class Outputs:
         return self.folder / LINEAGE_FILE
 
     @property
+    def steps(self) -> Path:
+        """Which stages `lrf compress` has finished here."""
+        return self.folder / ".steps.json"
+
+    @property
     def release(self) -> Path:
         """The store that is used when the spec names none."""
         return self.folder / "release"

@@ -156,7 +156,7 @@ class _Steps:
     """
 
     def __init__(self, outputs: Outputs, model: str, data: str) -> None:
-        self._file = outputs.folder / ".steps.json"
+        self._file = outputs.steps
         self._key = digest_of([model, data, package_versions()])
         self._done: dict[str, str] = _read_steps(self._file)
 

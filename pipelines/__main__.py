@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +22,9 @@ from lrf_core.cli import (
     SeedOption,
     SimilarityOption,
     ToOption,
+    run_command_line,
 )
-from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, LrfError
+from lrf_core.errors import EXIT_GATE_REFUSED
 from lrf_core.spec import load_spec
 
 app = typer.Typer(
@@ -158,18 +157,8 @@ def submit(
 
 
 def main() -> None:
-    """Run the command line; a known error is one line on standard error, and its exit code."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    try:
-        app(standalone_mode=True)
-    except LrfError as error:
-        typer.echo(f"lrf: {error}", err=True)
-        sys.exit(error.exit_code)
-    except Exception as error:
-        logging.getLogger("lrf").debug("unexpected", exc_info=True)
-        reason = " ".join(str(error).split())[:300]
-        typer.echo(f"lrf: unexpected {type(error).__name__}: {reason}", err=True)
-        sys.exit(EXIT_FAILURE)
+    """`python -m pipelines`; the steps show their own progress."""
+    run_command_line(app)
 
 
 if __name__ == "__main__":

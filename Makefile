@@ -1,0 +1,51 @@
+# `make demo` and `make test` are all a newcomer needs: each sets up .venv first, once.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+# Settings of the demo: `make demo SMALL=1` is a quick check that everything works.
+TRAIN := $(if $(SMALL),--epochs 2,)
+COMPRESS := $(if $(SMALL),--epochs 1 --max-accuracy-drop 5,)
+
+.PHONY: demo test lint quick compile lock image clean
+
+demo: $(READY)
+	$(BIN)/python -m examples.digits.train --out out/digits $(TRAIN)
+	$(BIN)/python -m pipelines run examples/digits/spec.yaml $(COMPRESS)
+
+test: lint
+	$(BIN)/python -m pytest
+
+quick: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy lrf_core
+
+# What is generated and committed; tests keep it current.
+compile: $(READY)
+	$(BIN)/python -m pipelines compile
+	$(BIN)/python -m components.readme
+
+# Installs by the pip that is there: a venv's own would need Debian's python3-venv.
+$(READY): requirements-dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "lrf needs Python 3.11 or 3.12"'
+	$(PYTHON) -m venv --without-pip .venv
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --require-hashes -r requirements-dev.lock
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:
+	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
+	uv pip compile pyproject.toml --extra demo --extra test --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 -c requirements.lock \
+		--custom-compile-command "make lock" -o requirements-dev.lock
+
+image:
+	docker build -t lrf:0.1.0 .
+
+clean:
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
