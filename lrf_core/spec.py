@@ -54,6 +54,11 @@ class DecomposeSpec(Section):
     """How one candidate per layer is chosen."""
 
     policy: Literal["knapsack", "threshold"] = "knapsack"
+    refit: bool = Field(
+        True,
+        description="Fit each layer again to what it sees behind compressed layers; takes a pass "
+        "over the calibration samples per layer.",
+    )
     expected_recovery: float = Field(
         0.75,
         ge=0.0,

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lrf_core.calibration.patches import patch_table
+from lrf_core.calibration.patches import channels_last, patch_table, positions_to_sum
 from lrf_core.errors import DataError
 from lrf_core.methods import Moments
 from lrf_core.models.load import is_probability
@@ -25,9 +25,6 @@ from lrf_core.progress import work
 MAX_FULL_WIDTH = 8192
 # Rows kept per layer, for similarities of feature maps.
 KEPT_ROWS = 1024
-# Rows summed into a second moment, at least, and per input value: more change it no more.
-SUMMED_ROWS = 32768
-SUMMED_ROWS_PER_INPUT = 64
 
 _logger = logging.getLogger("lrf")
 
@@ -168,50 +165,21 @@ class _Collector:
         self, path: str, source: tf.Tensor, gradient: tf.Tensor | None, rng: np.random.Generator
     ) -> _Update:
         layer = self._layers[path]
-        rows, positions = self._sampled_rows(layer, source, rng)
+        table = patch_table(layer, source)
+        count = positions_to_sum(layer, self._samples)
+        rows = table.sampled(count, rng).rows(layer, source)
         wide = rows.shape[1] > MAX_FULL_WIDTH
         second = tf.reduce_sum(rows * rows, axis=0) if wide else tf.matmul(rows, rows, True)
         moment = None
         if gradient is not None:
-            flat = tf.reshape(
-                tf.cast(_channels_last(layer, gradient), tf.float32), [-1, _width(layer)]
-            )
+            flat = tf.cast(channels_last(layer, gradient), tf.float32)
+            flat = tf.reshape(flat, [-1, layer.kernel.shape[-1]])
             moment = tf.matmul(flat, flat, True).numpy().astype(np.float64)
         seen = int(rows.shape[0])
         return _Update(
             second=second.numpy().astype(np.float64),
             gradient=moment,
             rows=rows.numpy(),
-            weight=positions * int(source.shape[0]) / seen,
+            weight=table.positions * int(source.shape[0]) / seen,
             rows_seen=seen,
         )
-
-    def _sampled_rows(
-        self, layer: keras.Layer, source: tf.Tensor, rng: np.random.Generator
-    ) -> tuple[tf.Tensor, int]:
-        """Rows `(batch * sampled positions, n)` and the number of positions there are."""
-        source = tf.cast(_channels_last(layer, source), tf.float32)
-        channels = source.shape[-1]
-        if isinstance(layer, keras.layers.Dense):
-            flat = tf.reshape(source, [source.shape[0], -1, channels])
-            indices = np.arange(flat.shape[1], dtype=np.int32)[:, None]
-        else:
-            table = patch_table(layer, tuple(source.shape[1:-1]))
-            padded = tf.pad(source, [(0, 0), *table.padding, (0, 0)])
-            flat = tf.reshape(padded, [source.shape[0], -1, channels])
-            indices = table.indices
-        positions, width = len(indices), indices.shape[1] * channels
-        wanted = max(SUMMED_ROWS, SUMMED_ROWS_PER_INPUT * width)
-        count = min(positions, math.ceil(wanted / self._samples))
-        chosen = indices[np.sort(rng.choice(positions, count, replace=False))]
-        return tf.reshape(tf.gather(flat, chosen, axis=1), [-1, width]), positions
-
-
-def _channels_last(layer: keras.Layer, tensor: tf.Tensor) -> tf.Tensor:
-    if getattr(layer, "data_format", "channels_last") == "channels_last":
-        return tensor
-    return tf.transpose(tensor, [0, *range(2, len(tensor.shape)), 1])
-
-
-def _width(layer: keras.Layer) -> int:
-    return int(layer.kernel.shape[-1])

@@ -37,21 +37,31 @@ class Factorizer:
         self._moments = moments
         self._sweeps: dict[tuple[str, str], Sweep] = {}
 
-    def effective_kernels(self, candidates: Sequence[Candidate]) -> dict[str, Matrix]:
-        """Path to the kernel `(n, c)` that stands for each candidate's chain."""
+    def moments(self, path: str) -> Moments:
+        """What the factors of a layer are fitted to."""
+        return self._moments[path]
 
-        def kernel_of(candidate: Candidate) -> Matrix:
-            return self._sweep(candidate).effective_kernel(candidate.ranks)
+    def kernel(self, path: str) -> Matrix:
+        """The kernel `(n, c)` of a layer as it was."""
+        return np.ascontiguousarray(kernel_matrix(self._layers[path]))
 
-        kernels = map_side_by_side(kernel_of, candidates, "Fitting factors")
-        return {c.layer: kernel for c, kernel in zip(candidates, kernels, strict=True)}
+    def effective_kernel(self, candidate: Candidate) -> Matrix:
+        """The kernel `(n, c)` that stands for a candidate's chain."""
+        return self._sweep(candidate).effective_kernel(candidate.ranks)
+
+    def refit(self, candidate: Candidate, kernel: Matrix, moments: Moments) -> None:
+        """From now on, factorize this kernel by these moments for the candidate's layer."""
+        self._sweeps[candidate.layer, candidate.method] = self._decomposed(
+            candidate, kernel, moments
+        )
 
     def model_with_kernels(self, candidates: Sequence[Candidate]) -> keras.Model:
         """A copy of the model, same layers, that answers as the factorized model will."""
         copy = splice(self._model, {})
         layers = dict(walk(copy))
-        for path, kernel in self.effective_kernels(candidates).items():
-            variable = layers[path].kernel
+        kernels = map_side_by_side(self.effective_kernel, candidates, "Fitting factors")
+        for candidate, kernel in zip(candidates, kernels, strict=True):
+            variable = layers[candidate.layer].kernel
             variable.assign(kernel.reshape(variable.shape))
         return copy
 
@@ -75,12 +85,15 @@ class Factorizer:
         return spliced
 
     def _sweep(self, candidate: Candidate) -> Sweep:
-        key = candidate.layer, candidate.method
+        path = candidate.layer
+        key = path, candidate.method
         if key not in self._sweeps:
-            layer, record = self._layers[candidate.layer], self._records[candidate.layer]
-            geometry = geometry_of(layer, record.positions, record.input_positions)
-            method = methods.get(candidate.method)
-            method.check_ranks(geometry, candidate.ranks)
-            kernel = np.ascontiguousarray(kernel_matrix(layer))
-            self._sweeps[key] = method.sweep(geometry, kernel, self._moments[candidate.layer])
+            self._sweeps[key] = self._decomposed(candidate, self.kernel(path), self._moments[path])
         return self._sweeps[key]
+
+    def _decomposed(self, candidate: Candidate, kernel: Matrix, moments: Moments) -> Sweep:
+        layer, record = self._layers[candidate.layer], self._records[candidate.layer]
+        geometry = geometry_of(layer, record.positions, record.input_positions)
+        method = methods.get(candidate.method)
+        method.check_ranks(geometry, candidate.ranks)
+        return method.sweep(geometry, kernel, moments)

@@ -22,6 +22,7 @@ from lrf_core.exploration.allocate import (
 )
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.merge import merged
+from lrf_core.exploration.refit import refit_in_order
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest
@@ -89,6 +90,10 @@ def decompose(
     factorizer = Factorizer(model, records, moments)
     choices, drop = _choose(factorizer, model, data, options, before, goal, settings, seed)
     replaced = [choice.candidate for choice in choices if choice.candidate]
+    if settings.refit:
+        refit_in_order(
+            factorizer, model, replaced, samples, batch_size=explored.batch_size, seed=seed
+        )
     factorized = factorizer.factorized(replaced)
     check_same_answers(
         factorizer.model_with_kernels(replaced), factorized, samples[:CHECKED_SAMPLES]

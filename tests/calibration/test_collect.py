@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tiny import tiny_arrays, tiny_cnn
 
-from lrf_core.calibration import collect, collect_moments
+from lrf_core.calibration import collect, collect_moments, patches
 from lrf_core.errors import DataError
 
 layers = keras.layers
@@ -66,8 +66,8 @@ def test_sampling_positions_keeps_the_scale(monkeypatch: pytest.MonkeyPatch) -> 
     model, (samples, _) = tiny_cnn(), tiny_arrays(128)
     chosen = {"conv0b": model.get_layer("conv0b")}
     whole = collect_moments(model, chosen, samples)["conv0b"]
-    monkeypatch.setattr(collect, "SUMMED_ROWS", 64 * len(samples))
-    monkeypatch.setattr(collect, "SUMMED_ROWS_PER_INPUT", 1)
+    monkeypatch.setattr(patches, "SUMMED_ROWS", 64 * len(samples))
+    monkeypatch.setattr(patches, "SUMMED_ROWS_PER_INPUT", 1)
     part = collect_moments(model, chosen, samples)["conv0b"]
     assert part.rows_seen < whole.rows_seen / 2
     assert np.linalg.norm(part.second - whole.second) < 0.05 * np.linalg.norm(whole.second)
