@@ -102,14 +102,17 @@ def run(
     explored = time.perf_counter() - started
     decomposed: list[float] = []
     factorized = {}
-    for kept in arguments.kept:
-        started = time.perf_counter()
-        goal = lrf.Goal(params_reduction=convs * (1 - kept) / total.params)
-        plan, factorized[kept] = lrf.decompose(model, data, [space], goal, seed=seed)
-        decomposed.append(time.perf_counter() - started)
-        name = "lrf: data-aware Tucker, knapsack"
-        got = accuracy(factorized[kept], data.test)
-        rows.append(row(name, plan.after, got, original, kept))
+    for minimize, shares in (("sensitivity", arguments.kept), ("error", arguments.finetuned)):
+        settings = lrf.DecomposeSpec(minimize=minimize)
+        for kept in shares:
+            started = time.perf_counter()
+            goal = lrf.Goal(params_reduction=convs * (1 - kept) / total.params)
+            plan, factorized[kept] = lrf.decompose(
+                model, data, [space], goal, settings=settings, seed=seed
+            )
+            decomposed.append(time.perf_counter() - started)
+            got = accuracy(factorized[kept], data.test)
+            rows.append(row(f"lrf Tucker, least {minimize}", plan.after, got, original, kept))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
     for kept, cost, got in baseline(model, data, analysis, arguments.kept, seed):

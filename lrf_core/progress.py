@@ -85,7 +85,7 @@ def _lines(
         nonlocal done, said
         done += steps
         now = time.monotonic()
-        if now - said >= every_s:
+        if now - said >= every_s and 0 < done < total:
             said = now
             left = (now - started) / done * (total - done)
             _logger.info("%s: %d of %d, %.0f s left", description, done, total, left)

@@ -54,6 +54,12 @@ class DecomposeSpec(Section):
     """How one candidate per layer is chosen."""
 
     policy: Literal["knapsack", "threshold"] = "knapsack"
+    minimize: Literal["error", "sensitivity"] | None = Field(
+        None,
+        description="What the knapsack minimises over the layers: relative feature-map error (best "
+        "before fine-tuning), or sensitivity, the predicted loss (best as the model stands). "
+        "Default: error if fine-tuning follows, else sensitivity.",
+    )
     refit: bool = Field(
         True,
         description="Fit each layer again to what it sees behind compressed layers; takes a pass "
@@ -129,10 +135,15 @@ class Spec(Section):
         return self.goal
 
     def effective_decompose(self) -> DecomposeSpec:
-        """How to decompose; without fine-tuning nothing is recovered by it."""
-        if self.finetune.epochs == 0:
-            return self.decompose.model_copy(update={"expected_recovery": 0.0})
-        return self.decompose
+        """How to decompose, given whether fine-tuning follows."""
+        trained = self.finetune.epochs > 0
+        asked = self.decompose
+        return asked.model_copy(
+            update={
+                "minimize": asked.minimize or ("error" if trained else "sensitivity"),
+                "expected_recovery": asked.expected_recovery if trained else 0.0,
+            }
+        )
 
     def effective_gate(self) -> GateSpec:
         """The gate, with the limits it takes over from the goal."""

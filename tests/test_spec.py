@@ -75,10 +75,15 @@ def test_there_is_always_an_accuracy_limit() -> None:
     assert only_size.effective_gate().max_accuracy_drop == 1.0
 
 
-def test_nothing_is_recovered_without_fine_tuning() -> None:
+def test_a_plan_is_made_for_what_follows() -> None:
     spec = make_spec({**MINIMAL, "finetune": {"epochs": 0}})
     assert spec.effective_decompose().expected_recovery == 0.0
-    assert make_spec(MINIMAL).effective_decompose().expected_recovery > 0
+    assert spec.effective_decompose().minimize == "sensitivity"
+    trained = make_spec(MINIMAL).effective_decompose()
+    assert trained.expected_recovery > 0
+    assert trained.minimize == "error"
+    asked = make_spec({**MINIMAL, "decompose": {"minimize": "sensitivity"}})
+    assert asked.effective_decompose().minimize == "sensitivity"
 
 
 def test_example_specs_are_valid() -> None:

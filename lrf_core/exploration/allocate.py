@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,6 +13,19 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from lrf_core.artifacts import Candidate, Choice, Cost
 from lrf_core.errors import GoalError
+
+# What a choice minimises: the sum of this over the layers.
+Loss = Callable[[Candidate], float]
+
+
+def sensitivity(candidate: Candidate) -> float:
+    """Predicted increase of the loss, as the model stands."""
+    return candidate.sensitivity
+
+
+def error(candidate: Candidate) -> float:
+    """Relative error of the layer's output."""
+    return candidate.error
 
 
 @dataclass(frozen=True)
@@ -33,24 +46,28 @@ class LayerOptions:
 
 
 def options_by_layer(
-    candidates: Iterable[Candidate], before: Mapping[str, Cost]
+    candidates: Iterable[Candidate], before: Mapping[str, Cost], loss: Loss = sensitivity
 ) -> list[LayerOptions]:
-    """Group candidates; layers without any stay in the list with no option but to stay."""
+    """Group candidates; layers without any stay in the list with no option but to stay.
+
+    Args:
+        loss: what will be minimised; candidates that others beat by it are dropped.
+    """
     ordered = sorted(candidates, key=lambda candidate: candidate.layer)
     grouped = {layer: tuple(group) for layer, group in groupby(ordered, lambda c: c.layer)}
     return [
-        LayerOptions(layer, cost, _undominated(grouped.get(layer, ())))
+        LayerOptions(layer, cost, _undominated(grouped.get(layer, ()), loss))
         for layer, cost in before.items()
     ]
 
 
-def _undominated(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Drop what another candidate beats or equals in parameters, MACs and predicted loss."""
+def _undominated(candidates: Sequence[Candidate], loss: Loss) -> tuple[Candidate, ...]:
+    """Drop what another candidate beats or equals in parameters, MACs and loss."""
     kept: list[Candidate] = []
-    ordered = sorted(candidates, key=lambda c: (c.cost.params, c.cost.macs, c.sensitivity, c.ranks))
+    ordered = sorted(candidates, key=lambda c: (c.cost.params, c.cost.macs, loss(c), c.ranks))
     for candidate in ordered:
         beaten = any(
-            other.cost.macs <= candidate.cost.macs and other.sensitivity <= candidate.sensitivity
+            other.cost.macs <= candidate.cost.macs and loss(other) <= loss(candidate)
             for other in kept
         )
         if not beaten:
@@ -58,8 +75,10 @@ def _undominated(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple(kept)
 
 
-def knapsack(options: Sequence[LayerOptions], total: Cost, budget: Budget) -> tuple[Choice, ...]:
-    """The choice with the least summed predicted loss within the budget, exactly (HiGHS).
+def knapsack(
+    options: Sequence[LayerOptions], total: Cost, budget: Budget, loss: Loss = sensitivity
+) -> tuple[Choice, ...]:
+    """The choice with the least summed loss within the budget, exactly (HiGHS).
 
     A multiple-choice knapsack, solved as a mixed-integer linear program.
 
@@ -75,7 +94,7 @@ def knapsack(options: Sequence[LayerOptions], total: Cost, budget: Budget) -> tu
         for candidate in (None, *option.candidates)
     ]
     owner = np.repeat(np.arange(len(options)), [1 + len(option.candidates) for option in options])
-    losses = np.array([predicted_loss([choice]) for choice in choices])
+    losses = np.array([loss(c.candidate) if c.candidate else 0.0 for c in choices])
     saved = {
         "params": _numbers(choice.before.params - choice.after().params for choice in choices),
         "macs": _numbers(choice.before.macs - choice.after().macs for choice in choices),

@@ -13,9 +13,12 @@ from lrf_core.errors import ArtifactError, GoalError, SpliceError
 from lrf_core.exploration.allocate import (
     Budget,
     LayerOptions,
+    Loss,
+    error,
     knapsack,
     options_by_layer,
     predicted_loss,
+    sensitivity,
     threshold,
     threshold_for_budget,
     total_after,
@@ -84,11 +87,12 @@ def decompose(
     }
     before = model_cost(model, samples.shape[1:])
     costs = {name: record.cost for name, record in records.items() if name in space.layers}
-    options = _options(space.candidates, costs, goal)
+    loss = error if settings.minimize == "error" else sensitivity
+    options = _options(space.candidates, costs, goal, loss)
     layers = {path: layer for path, layer in walk(model) if path in costs}
     moments = collect_moments(model, layers, samples, batch_size=explored.batch_size, seed=seed)
     factorizer = Factorizer(model, records, moments)
-    choices, drop = _choose(factorizer, model, data, options, before, goal, settings, seed)
+    choices, drop = _choose(factorizer, model, data, options, before, goal, settings, loss, seed)
     replaced = [choice.candidate for choice in choices if choice.candidate]
     if settings.refit:
         refit_in_order(
@@ -129,7 +133,7 @@ def decompose(
 
 
 def _options(
-    candidates: Sequence[Candidate], before: dict[str, Cost], goal: Goal
+    candidates: Sequence[Candidate], before: dict[str, Cost], goal: Goal, loss: Loss
 ) -> list[LayerOptions]:
     if goal.similarity is not None:
         candidates = [c for c in candidates if c.similarity >= goal.similarity]
@@ -139,7 +143,7 @@ def _options(
             + (f" with similarity {goal.similarity} or more" if goal.similarity else "")
             + "; there is nothing to compress with these methods"
         )
-    return options_by_layer(candidates, before)
+    return options_by_layer(candidates, before, loss)
 
 
 def _choose(
@@ -150,12 +154,18 @@ def _choose(
     before: Cost,
     goal: Goal,
     settings: DecomposeSpec,
+    loss: Loss,
     seed: int,
 ) -> tuple[tuple[Choice, ...], float | None]:
     """The choices, and the accuracy drop measured for them where the goal asked for one."""
-    allocate = threshold_for_budget if settings.policy == "threshold" else knapsack
+
+    def allocate(budget: Budget) -> tuple[Choice, ...]:
+        if settings.policy == "threshold":
+            return threshold_for_budget(options, before, budget)
+        return knapsack(options, before, budget, loss)
+
     if goal.params_reduction is not None or goal.macs_reduction is not None:
-        return allocate(options, before, _budget(goal, before)), None
+        return allocate(_budget(goal, before)), None
     if goal.similarity is not None:
         return threshold(options, goal.similarity), None
     allowed = goal.max_accuracy_drop if goal.max_accuracy_drop is not None else 1.0
@@ -168,7 +178,7 @@ def _choose(
 
     return _smallest_within(
         allowed / (1 - settings.expected_recovery),
-        lambda params: allocate(options, before, Budget(params=params)),
+        lambda params: allocate(Budget(params=params)),
         drop_of,
         before,
         total_after(threshold(options, 0.0), before),

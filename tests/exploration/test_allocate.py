@@ -13,9 +13,11 @@ from lrf_core.errors import GoalError
 from lrf_core.exploration.allocate import (
     Budget,
     LayerOptions,
+    error,
     knapsack,
     options_by_layer,
     predicted_loss,
+    sensitivity,
     threshold,
     threshold_for_budget,
     total_after,
@@ -117,6 +119,15 @@ def test_goals_that_exclude_each_other() -> None:
     budget = Budget(params=TOTAL.params - 80, macs=TOTAL.macs - 900)
     with pytest.raises(GoalError, match="both the params and the macs goal"):
         knapsack(options(found), TOTAL, budget)
+
+
+def test_what_is_minimised_can_be_chosen() -> None:
+    harmless = candidate("a", 50, 50, loss=0.1, similarity=0.2)
+    faithful = candidate("a", 50, 50, loss=0.9, similarity=0.99)
+    for loss, best in ((sensitivity, harmless), (error, faithful)):
+        opened = options_by_layer([harmless, faithful], {"a": BEFORE}, loss)
+        (choice,) = knapsack(opened, TOTAL, Budget(params=TOTAL.params - 50), loss)
+        assert choice.candidate == best
 
 
 def test_beaten_candidates_are_dropped() -> None:
