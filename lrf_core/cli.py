@@ -6,13 +6,33 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lrf_core import progress
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
+from lrf_core.options import (
+    DataOption,
+    DropOption,
+    EpochsOption,
+    JsonOption,
+    MacsOption,
+    MethodsOption,
+    ModelArgument,
+    NameOption,
+    OutOption,
+    ParamsOption,
+    PolicyOption,
+    SamplesOption,
+    SeedOption,
+    SimilarityOption,
+    SpecOption,
+    ToOption,
+    goal_settings,
+    split_names,
+)
 from lrf_core.outputs import Outputs
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import Spec, make_spec, read_spec
@@ -30,42 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ModelArgument = Annotated[str | None, typer.Argument(help="A .keras file (or set in --spec).")]
-DataOption = Annotated[
-    str | None,
-    typer.Option(help="An .npz file, a folder of class folders of images, or module:function."),
-]
-SpecOption = Annotated[Path | None, typer.Option(help="YAML spec; flags override it.")]
-OutOption = Annotated[
-    str | None, typer.Option(help="Folder for the artifacts of every stage.  [default: out]")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")]
-MethodsOption = Annotated[
-    str | None, typer.Option(help="Comma-separated, e.g. tucker,svd.  [default: all]")
-]
-SamplesOption = Annotated[int | None, typer.Option(help="Calibration samples.  [default: 512]")]
-DropOption = Annotated[
-    float | None, typer.Option(help="Accuracy that may be lost, in points.  [default: 1.0]")
-]
-ParamsOption = Annotated[
-    float | None, typer.Option(help="Share of the parameters to remove, e.g. 0.5.")
-]
-MacsOption = Annotated[
-    float | None, typer.Option(help="Share of the multiply-adds to remove, e.g. 0.4.")
-]
-SimilarityOption = Annotated[
-    float | None, typer.Option(help="Least similarity of every feature map, e.g. 0.95.")
-]
-PolicyOption = Annotated[str | None, typer.Option(help="knapsack or threshold.")]
-EpochsOption = Annotated[
-    int | None, typer.Option(help="Epochs of fine-tuning; 0 skips it.  [default: 3]")
-]
-ToOption = Annotated[
-    str | None, typer.Option(help="file:///dir or s3://bucket/prefix.  [default: OUT/release]")
-]
-NameOption = Annotated[str | None, typer.Option(help="Name of the release.")]
 
 
 @app.command()
@@ -110,13 +94,8 @@ def compress(
         data=data,
         out=out,
         seed=seed,
-        goal={
-            "max_accuracy_drop": max_accuracy_drop,
-            "params_reduction": params_reduction,
-            "macs_reduction": macs_reduction,
-            "similarity": similarity,
-        },
-        explore={"methods": _split(methods), "samples": samples},
+        goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
+        explore={"methods": split_names(methods), "samples": samples},
         decompose={"policy": policy},
         finetune={"epochs": epochs},
         publish={"to": to, "name": name},
@@ -150,7 +129,7 @@ def analyze(
     from lrf_core.stages import analyze as analyze_stage
 
     settings = dict[str, Any](
-        model=model, data=data, out=out, seed=seed, explore={"methods": _split(methods)}
+        model=model, data=data, out=out, seed=seed, explore={"methods": split_names(methods)}
     )
     asked, outputs = _opened(_spec(spec, settings))
     network, samples = _inputs(asked)
@@ -186,7 +165,7 @@ def explore(
         data=data,
         out=out,
         seed=seed,
-        explore={"samples": samples, "methods": _split(methods)},
+        explore={"samples": samples, "methods": split_names(methods)},
     )
     asked, outputs = _opened(_spec(spec, settings))
     analysis = Analysis.load(outputs.analysis)
@@ -229,12 +208,7 @@ def decompose(
         data=data,
         out=out,
         seed=seed,
-        goal={
-            "max_accuracy_drop": max_accuracy_drop,
-            "params_reduction": params_reduction,
-            "macs_reduction": macs_reduction,
-            "similarity": similarity,
-        },
+        goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
         decompose={"policy": policy},
     )
     asked, outputs = _opened(_spec(spec, settings))
@@ -398,10 +372,6 @@ def run_command_line(app: typer.Typer) -> None:
 
 def _say(line: str) -> None:
     sys.stderr.write(f"lrf: {line}\n")
-
-
-def _split(names: str | None) -> list[str] | None:
-    return None if names is None else [name.strip() for name in names.split(",")]
 
 
 def _spec(file: Path | None, settings: dict[str, Any]) -> Spec:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from lrf_core.cli import (
+from lrf_core.cli import run_command_line
+from lrf_core.errors import EXIT_GATE_REFUSED
+from lrf_core.options import (
     DropOption,
     EpochsOption,
     JsonOption,
@@ -22,9 +24,9 @@ from lrf_core.cli import (
     SeedOption,
     SimilarityOption,
     ToOption,
-    run_command_line,
+    goal_settings,
+    split_names,
 )
-from lrf_core.errors import EXIT_GATE_REFUSED
 from lrf_core.spec import load_spec
 
 app = typer.Typer(
@@ -63,7 +65,7 @@ def run(
     \b
     Examples:
       python -m pipelines run spec.yaml
-      python -m pipelines run spec.yaml --out /tmp/digits --max-accuracy-drop 0.5
+      python -m pipelines run spec.yaml --out out/digits --max-accuracy-drop 0.5
 
     \b
     Ends with 0 when the model passed and is published, 3 when the gate said no, 2 for bad
@@ -72,13 +74,8 @@ def run(
     settings = {
         "out": out,
         "seed": seed,
-        "goal": {
-            "max_accuracy_drop": max_accuracy_drop,
-            "params_reduction": params_reduction,
-            "macs_reduction": macs_reduction,
-            "similarity": similarity,
-        },
-        "explore": {"methods": methods.split(",") if methods else None, "samples": samples},
+        "goal": goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
+        "explore": {"methods": split_names(methods), "samples": samples},
         "decompose": {"policy": policy},
         "finetune": {"epochs": epochs},
         "publish": {"to": to, "name": name},

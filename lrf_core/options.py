@@ -1,0 +1,64 @@
+"""Flags that several commands share, and what they mean in a spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ModelArgument = Annotated[str | None, typer.Argument(help="A .keras file (or set in --spec).")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="An .npz file, a folder of class folders of images, or module:function."),
+]
+SpecOption = Annotated[Path | None, typer.Option(help="YAML spec; flags override it.")]
+OutOption = Annotated[
+    str | None, typer.Option(help="Folder for the artifacts of every stage.  [default: out]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 0]")]
+MethodsOption = Annotated[
+    str | None, typer.Option(help="Comma-separated, e.g. tucker,svd.  [default: all]")
+]
+SamplesOption = Annotated[int | None, typer.Option(help="Calibration samples.  [default: 512]")]
+DropOption = Annotated[
+    float | None, typer.Option(help="Accuracy that may be lost, in points.  [default: 1.0]")
+]
+ParamsOption = Annotated[
+    float | None, typer.Option(help="Share of the parameters to remove, e.g. 0.5.")
+]
+MacsOption = Annotated[
+    float | None, typer.Option(help="Share of the multiply-adds to remove, e.g. 0.4.")
+]
+SimilarityOption = Annotated[
+    float | None, typer.Option(help="Least similarity of every feature map, e.g. 0.95.")
+]
+PolicyOption = Annotated[str | None, typer.Option(help="knapsack or threshold.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(help="Epochs of fine-tuning; 0 skips it.  [default: 3]")
+]
+ToOption = Annotated[
+    str | None, typer.Option(help="file:///dir or s3://bucket/prefix.  [default: OUT/release]")
+]
+NameOption = Annotated[str | None, typer.Option(help="Name of the release.")]
+
+
+def split_names(names: str | None) -> list[str] | None:
+    """`tucker,svd` as a list."""
+    return None if names is None else [name.strip() for name in names.split(",")]
+
+
+def goal_settings(
+    max_accuracy_drop: float | None,
+    params_reduction: float | None,
+    macs_reduction: float | None,
+    similarity: float | None,
+) -> dict[str, Any]:
+    """The `goal` of a spec; what was not given is None and overrides nothing."""
+    return {
+        "max_accuracy_drop": max_accuracy_drop,
+        "params_reduction": params_reduction,
+        "macs_reduction": macs_reduction,
+        "similarity": similarity,
+    }
