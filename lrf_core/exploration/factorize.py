@@ -33,7 +33,7 @@ class Factorizer:
     ) -> None:
         self._model = model
         self._layers = dict(walk(model))
-        self._records = records
+        self.records = records
         self._moments = moments
         self._sweeps: dict[tuple[str, str], Sweep] = {}
 
@@ -92,7 +92,7 @@ class Factorizer:
         return self._sweeps[key]
 
     def _decomposed(self, candidate: Candidate, kernel: Matrix, moments: Moments) -> Sweep:
-        layer, record = self._layers[candidate.layer], self._records[candidate.layer]
+        layer, record = self._layers[candidate.layer], self.records[candidate.layer]
         geometry = geometry_of(layer, record.positions, record.input_positions)
         method = methods.get(candidate.method)
         method.check_ranks(geometry, candidate.ranks)
