@@ -100,7 +100,8 @@ def compress(
         finetune={"epochs": epochs},
         publish={"to": to, "name": name},
     )
-    run = compress_whole_way(_spec(spec, settings))
+    asked, _ = _asked(spec, settings)
+    run = compress_whole_way(asked)
     if as_json:
         _print_json(run_as_json(run))
     else:
@@ -131,7 +132,7 @@ def analyze(
     settings = dict[str, Any](
         model=model, data=data, out=out, seed=seed, explore={"methods": split_names(methods)}
     )
-    asked, outputs = _opened(_spec(spec, settings))
+    asked, outputs = _asked(spec, settings)
     network, samples = _inputs(asked)
     analysis = analyze_stage(network, samples, settings=asked.explore, seed=asked.seed)
     analysis.save(outputs.analysis)
@@ -167,7 +168,7 @@ def explore(
         seed=seed,
         explore={"samples": samples, "methods": split_names(methods)},
     )
-    asked, outputs = _opened(_spec(spec, settings))
+    asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
     network, inputs = _inputs(asked)
     space = explore_stage(network, inputs, analysis, settings=asked.explore, seed=asked.seed)
@@ -211,7 +212,7 @@ def decompose(
         goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
         decompose={"policy": policy},
     )
-    asked, outputs = _opened(_spec(spec, settings))
+    asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
     space = DesignSpace.load(outputs.design_space)
     network, samples = _inputs(asked)
@@ -254,7 +255,7 @@ def finetune(
     settings = dict[str, Any](
         model=model, data=data, out=out, seed=seed, finetune={"epochs": epochs}
     )
-    asked, outputs = _opened(_spec(spec, settings))
+    asked, outputs = _asked(spec, settings)
     teacher, samples = _inputs(asked)
     factorized = load_model(outputs.factorized)
     candidate, record = finetune_stage(
@@ -293,7 +294,7 @@ def validate(
     settings = dict[str, Any](
         model=model, data=data, out=out, seed=seed, gate={"max_accuracy_drop": max_accuracy_drop}
     )
-    asked, outputs = _opened(_spec(spec, settings))
+    asked, outputs = _asked(spec, settings)
     baseline, samples = _inputs(asked)
     candidate = load_model(outputs.candidate)
     verdict = validate_stage(
@@ -374,16 +375,13 @@ def _say(line: str) -> None:
     sys.stderr.write(f"lrf: {line}\n")
 
 
-def _spec(file: Path | None, settings: dict[str, Any]) -> Spec:
-    """The spec of a command. Raises SpecError naming the flags that are missing."""
+def _asked(file: Path | None, settings: dict[str, Any]) -> tuple[Spec, Outputs]:
+    """The spec of a command and its folder. Raises SpecError naming the flags that are missing."""
     written = read_spec(file) if file else {}
     for key, flag in (("model", "MODEL"), ("data", "--data")):
         if not written.get(key) and not settings.get(key):
             raise SpecError(f"{flag} is missing; give it, or --spec with a '{key}:' in it")
-    return make_spec(written, settings)
-
-
-def _opened(spec: Spec) -> tuple[Spec, Outputs]:
+    spec = make_spec(written, settings)
     return spec, Outputs(Path(spec.out))
 
 
