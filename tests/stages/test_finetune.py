@@ -22,7 +22,7 @@ from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.spec import FinetuneSpec
 from lrf_core.stages.finetune import finetune
 
-SETTINGS = FinetuneSpec(epochs=2, batch_size=32, learning_rate=3e-3)
+SETTINGS = FinetuneSpec(epochs=2, batch_size=32, learning_rate=3e-3, validation_share=0.1)
 KINDS = pytest.mark.parametrize("kind", ["softmax", "logits"])
 
 
