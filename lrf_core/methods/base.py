@@ -100,8 +100,11 @@ class Moments:
         return np.asarray(self.second + ridge * np.eye(size))
 
     def output_weight(self, outputs: int) -> Matrix:
-        """The weight on output errors that factors are fitted under: `F`, shrunk by 20% to its
-        mean (measured better than either alone); the identity where there is no gradient."""
+        """The weight on output errors that factors are fitted under, `(outputs, outputs)`.
+
+        `F`, shrunk by 20% to its mean so that it stays well conditioned; the identity where there
+        is no gradient.
+        """
         if self.gradient is None or not np.trace(self.gradient) > 0:
             return np.eye(outputs)
         mean = np.trace(self.gradient) / outputs
