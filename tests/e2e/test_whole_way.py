@@ -192,6 +192,15 @@ def test_publishing_to_s3(trained: Trained, lrf: Lrf, tmp_path: Path, s3_setting
     assert not (tmp_path / "out" / "release").exists()
 
 
+class Subclassed(keras.Model):
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        self.dense = keras.layers.Dense(4)
+
+    def call(self, inputs: object) -> object:
+        return self.dense(keras.ops.mean(inputs, axis=(1, 2)))
+
+
 @pytest.fixture
 def bad(trained: Trained, tmp_path: Path) -> dict[str, Path]:
     """Files that cannot be used."""
@@ -201,6 +210,9 @@ def bad(trained: Trained, tmp_path: Path) -> dict[str, Path]:
     keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Lambda(lambda x: x)]).save(
         tmp_path / "lambda.keras"
     )
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 16, 16, 3)))
+    subclassed.save(tmp_path / "subclassed.keras")
     (tmp_path / "text.keras").write_text("hello")
     images = np.zeros((40, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "shape.npz", x=images, y=np.arange(40) % 4)
@@ -218,6 +230,7 @@ def bad(trained: Trained, tmp_path: Path) -> dict[str, Path]:
         (["{text}", "--data", "{data}"], "text.keras is no Keras model file"),
         (["{lambda}", "--data", "{data}"], "Lambda layer"),
         (["{nan}", "--data", "{data}"], "holds NaN"),
+        (["{subclassed}", "--data", "{data}"], "custom or subclassed"),
         (["{model}", "--data", "{gone}.npz"], "gone.npz"),
         (["{model}", "--data", "{shape}"], "(40, 8, 8, 3)"),
         (["{model}", "--data", "{classes}"], "label"),
