@@ -207,16 +207,16 @@ def plain_tucker(
     record: LayerRecord, layer: keras.Layer
 ) -> list[tuple[tuple[int, ...], np.ndarray, Cost]]:
     """Every truncation of the kernel's higher-order SVD that is smaller than the layer."""
-    geometry = geometry_of(layer, record.positions, record.input_positions)
-    method = methods.get("tucker")
+    geometry = geometry_of(record)
+    (form,) = methods.get("tucker").forms(geometry)
     kernel = np.asarray(layer.kernel, np.float64)
     modes = [kernel.ndim - 2, kernel.ndim - 1]
     (core, (first, last)), _ = tensorly.decomposition.partial_tucker(
         kernel, rank=list(kernel.shape[-2:]), modes=modes, init="svd", n_iter_max=1
     )
     found = []
-    for ranks in method.candidate_ranks(geometry, EXPLORE.ranks_per_mode):
-        cost = method.cost(geometry, ranks)
+    for ranks in form.candidate_ranks(EXPLORE.ranks_per_mode):
+        cost = form.cost(ranks)
         if cost.params < geometry.cost.params:
             r1, r2 = ranks
             small = core[..., :r1, :r2]

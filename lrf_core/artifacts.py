@@ -111,6 +111,13 @@ class Cost(Record):
         return Cost(params=self.params + other.params, macs=self.macs + other.macs)
 
 
+class Call(Record):
+    """Sizes of one call of a layer, without batch and channels; none for a plain dense layer."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
 class LayerRecord(Record):
     """One layer with weights.
 
@@ -118,8 +125,9 @@ class LayerRecord(Record):
         name: path through nested models, parts joined by "/".
         kind: the Keras class, e.g. "Conv2D".
         kernel_shape: as Keras stores it; empty where there is no single kernel.
-        positions: output positions per sample, summed over all calls of a shared layer.
-        input_positions: input positions per sample, summed likewise.
+        calls: one entry for every place where the layer is used.
+        fixed_sizes: whether the model takes samples of one size only.
+        bias: whether the layer adds a bias to its kernel's products.
         share: of the model's parameters.
         methods: the factorizations that apply; empty when not eligible.
         reason: why the layer stays as it is; empty when eligible.
@@ -128,8 +136,9 @@ class LayerRecord(Record):
     name: str
     kind: str
     kernel_shape: tuple[int, ...]
-    positions: int
-    input_positions: int
+    calls: tuple[Call, ...]
+    fixed_sizes: bool = True
+    bias: bool = False
     cost: Cost
     share: float
     methods: tuple[str, ...] = ()
@@ -174,32 +183,38 @@ class Candidate(Record):
     """One way to replace one layer.
 
     Attributes:
+        form: how the method is laid out, where it has several ways ("per axis").
         ranks: in the order the method documents.
         error: squared error of the layer's output over its squared norm (0 is exact).
         similarity: of the sampled feature maps, by the metric the design space names (1 is equal).
         sensitivity: predicted increase of the loss per sample, tr(F D^T S D) / 2 (nats); the
             plain output error where the model gives no gradient.
+        note: what a reader should know about the factors ("regularized: ..."); mostly empty.
     """
 
     layer: str
     method: str
+    form: str = ""
     ranks: tuple[int, ...]
     cost: Cost
     error: float
     similarity: float
     sensitivity: float
+    note: str = ""
 
 
 _COLUMNS = pa.schema(
     [
         ("layer", pa.string()),
         ("method", pa.string()),
+        ("form", pa.string()),
         ("ranks", pa.list_(pa.int32())),
         ("params", pa.int64()),
         ("macs", pa.int64()),
         ("error", pa.float64()),
         ("similarity", pa.float64()),
         ("sensitivity", pa.float64()),
+        ("note", pa.string()),
     ]
 )
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
 from lrf_core.exploration.parallel import map_side_by_side
-from lrf_core.methods import Moments, Sweep
+from lrf_core.methods import Form, Moments, Sweep
 from lrf_core.methods.base import Matrix
 from lrf_core.models.inventory import geometry_of, kernel_matrix
 from lrf_core.models.splice import splice
@@ -35,7 +38,7 @@ class Factorizer:
         self._layers = dict(walk(model))
         self.records = records
         self._moments = moments
-        self._sweeps: dict[tuple[str, str], Sweep] = {}
+        self._sweeps: dict[tuple[str, str, str], Sweep] = {}
 
     def moments(self, path: str) -> Moments:
         """What the factors of a layer are fitted to."""
@@ -51,9 +54,8 @@ class Factorizer:
 
     def refit(self, candidate: Candidate, kernel: Matrix, moments: Moments) -> None:
         """From now on, factorize this kernel by these moments for the candidate's layer."""
-        self._sweeps[candidate.layer, candidate.method] = self._decomposed(
-            candidate, kernel, moments
-        )
+        again = self._sweep(candidate).again(kernel, moments, candidate.ranks)
+        self._sweeps[_key(candidate)] = again
 
     def model_with_kernels(self, candidates: Sequence[Candidate]) -> keras.Model:
         """A copy of the model, same layers, that answers as the factorized model will."""
@@ -71,29 +73,37 @@ class Factorizer:
         def factors_of(candidate: Candidate) -> list[Matrix]:
             return self._sweep(candidate).factors(candidate.ranks)
 
-        chains = {
-            c.layer: methods.get(c.method).chain(self._layers[c.layer], c.ranks) for c in candidates
-        }
+        chains = {c.layer: self._form(c).chain(self._layers[c.layer], c.ranks) for c in candidates}
         spliced = splice(self._model, chains)
         fitted = map_side_by_side(factors_of, candidates, "Fitting factors")
         for candidate, factors in zip(candidates, fitted, strict=True):
             chain, layer = chains[candidate.layer], self._layers[candidate.layer]
-            for link, factor in zip(chain, factors, strict=True):
+            links = [link for link in chain if link.weights]
+            for link, factor in zip(links, factors, strict=True):
                 link.kernel.assign(factor.reshape(link.kernel.shape))
             if layer.use_bias:
-                chain[-1].bias.assign(layer.bias)
+                links[-1].bias.assign(_padded(layer.bias, links[-1].bias.shape))
         return spliced
 
     def _sweep(self, candidate: Candidate) -> Sweep:
-        path = candidate.layer
-        key = path, candidate.method
+        key = _key(candidate)
         if key not in self._sweeps:
-            self._sweeps[key] = self._decomposed(candidate, self.kernel(path), self._moments[path])
+            form = self._form(candidate)
+            form.check_ranks(candidate.ranks)
+            path = candidate.layer
+            self._sweeps[key] = form.sweep(self.kernel(path), self._moments[path])
         return self._sweeps[key]
 
-    def _decomposed(self, candidate: Candidate, kernel: Matrix, moments: Moments) -> Sweep:
-        layer, record = self._layers[candidate.layer], self.records[candidate.layer]
-        geometry = geometry_of(layer, record.positions, record.input_positions)
-        method = methods.get(candidate.method)
-        method.check_ranks(geometry, candidate.ranks)
-        return method.sweep(geometry, kernel, moments)
+    def _form(self, candidate: Candidate) -> Form:
+        geometry = geometry_of(self.records[candidate.layer])
+        return methods.get(candidate.method).form(geometry, candidate.form)
+
+
+def _key(candidate: Candidate) -> tuple[str, str, str]:
+    return candidate.layer, candidate.method, candidate.form
+
+
+def _padded(bias: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The bias in the shape of a chain's last factor; tensorized outputs may be padded."""
+    values = keras.ops.convert_to_numpy(bias)
+    return np.pad(values, (0, math.prod(shape) - len(values))).reshape(shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
 from lrf_core.exploration.similarity import METRICS, Metric
-from lrf_core.methods import Moments
-from lrf_core.methods.base import Matrix, Sweep
+from lrf_core.methods import Form, Moments, Sweep
+from lrf_core.methods.base import Matrix, Ranks
 from lrf_core.models.inventory import geometry_of, kernel_matrix
 
 
@@ -26,30 +26,28 @@ def score_layer(
         similarity: name of a metric in `similarity.METRICS`, taken on the feature map after the
             layer's own bias and activation.
     """
-    geometry = geometry_of(layer, record.positions, record.input_positions)
+    geometry = geometry_of(record)
     judge = _Judge(layer, kernel_matrix(layer), moments, METRICS[similarity])
-    candidates = []
-    for name in record.methods:
-        method = methods.get(name)
-        sweep: Sweep | None = None
-        for ranks in method.candidate_ranks(geometry, per_mode):
-            cost = method.cost(geometry, ranks)
-            if cost.params >= geometry.cost.params:
-                continue
-            sweep = sweep or method.sweep(geometry, judge.kernel, moments)
-            error, sensitivity = judge.errors(sweep, ranks)
-            candidates.append(
-                Candidate(
-                    layer=record.name,
-                    method=name,
-                    ranks=ranks,
-                    cost=cost,
-                    error=error,
-                    similarity=judge.similarity(sweep, ranks),
-                    sensitivity=sensitivity,
-                )
-            )
-    return candidates
+    return [
+        judge.candidate(record.name, name, form, sweep, ranks)
+        for name in record.methods
+        for form in methods.get(name).forms(geometry)
+        for sweep, ranks in _truncations(form, judge.kernel, moments, per_mode)
+    ]
+
+
+def _truncations(
+    form: Form, kernel: Matrix, moments: Moments, per_mode: int
+) -> Iterator[tuple[Sweep, Ranks]]:
+    """The ranks at which the form has fewer parameters than the layer, if any."""
+    smaller = [
+        ranks
+        for ranks in form.candidate_ranks(per_mode)
+        if form.cost(ranks).params < form.geometry.cost.params
+    ]
+    if smaller:
+        sweep = form.sweep(kernel, moments)
+        yield from ((sweep, ranks) for ranks in smaller)
 
 
 class _Judge:
@@ -65,7 +63,23 @@ class _Judge:
         self._original = self._feature_map(moments.rows @ kernel)
         self._gradient = moments.gradient
 
-    def errors(self, sweep: Sweep, ranks: tuple[int, ...]) -> tuple[float, float]:
+    def candidate(
+        self, layer: str, method: str, form: Form, sweep: Sweep, ranks: Ranks
+    ) -> Candidate:
+        error, sensitivity = self.errors(sweep, ranks)
+        return Candidate(
+            layer=layer,
+            method=method,
+            form=form.name,
+            ranks=ranks,
+            cost=form.cost(ranks),
+            error=error,
+            similarity=self.similarity(sweep, ranks),
+            sensitivity=sensitivity,
+            note=sweep.note(ranks),
+        )
+
+    def errors(self, sweep: Sweep, ranks: Ranks) -> tuple[float, float]:
         """Relative output error, and predicted loss.
 
         The loss is `tr(F D^T S D) / 2`, a second-order bound: `F` and `S` are sums over
@@ -78,7 +92,7 @@ class _Judge:
             return error, error
         return error, max(float(np.vdot(self._gradient, difference)) / 2, 0.0)
 
-    def similarity(self, sweep: Sweep, ranks: tuple[int, ...]) -> float:
+    def similarity(self, sweep: Sweep, ranks: Ranks) -> float:
         return self._metric(self._original, self._feature_map(sweep.outputs(ranks)))
 
 

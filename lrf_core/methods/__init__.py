@@ -1,9 +1,9 @@
 """One file per factorization; `base` holds what they share and the registry."""
 
 from lrf_core.methods import svd, tucker
-from lrf_core.methods.base import Geometry, Method, Moments, Sweep, get, names, register
+from lrf_core.methods.base import Form, Geometry, Method, Moments, Sweep, get, names, register
 
-register(tucker.Tucker())
-register(svd.Svd())
+for _method in (tucker.METHOD, svd.METHOD):
+    register(_method)
 
-__all__ = ["Geometry", "Method", "Moments", "Sweep", "get", "names", "register"]
+__all__ = ["Form", "Geometry", "Method", "Moments", "Sweep", "get", "names", "register"]

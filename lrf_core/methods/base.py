@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from lrf_core.artifacts import Cost
+from lrf_core.artifacts import Call, Cost
 from lrf_core.errors import SpecError
 
 Matrix = NDArray[np.float64]
@@ -33,15 +33,29 @@ class Geometry:
 
     Attributes:
         kernel_shape: `(*spatial, inputs, outputs)`; no spatial sizes for a dense layer.
-        positions: output positions per sample.
-        input_positions: input positions per sample.
+        calls: sizes of the feature maps, one entry for every place where the layer is used.
         bias: whether the layer adds a bias.
+        fixed_sizes: whether the model takes samples of one size only.
     """
 
     kernel_shape: tuple[int, ...]
-    positions: int
-    input_positions: int
+    calls: tuple[Call, ...]
     bias: bool
+    fixed_sizes: bool = True
+
+    @property
+    def positions(self) -> int:
+        """Output positions per sample, over all calls."""
+        return self.positions_after(len(self.kernel_shape))
+
+    @property
+    def input_positions(self) -> int:
+        """Input positions per sample, over all calls."""
+        return self.positions_after(0)
+
+    def positions_after(self, axes: int) -> int:
+        """Positions once the first `axes` axes have their output size, over all calls."""
+        return sum(math.prod(call.outputs[:axes] + call.inputs[axes:]) for call in self.calls)
 
     @property
     def window(self) -> int:
@@ -122,11 +136,13 @@ class Sweep(ABC):
     """One decomposition of one kernel, many truncations.
 
     Attributes:
+        geometry: of the layer.
         kernel: `W`, `(n, c)`.
         moments: what factors are fitted and judged on.
     """
 
-    def __init__(self, kernel: Matrix, moments: Moments) -> None:
+    def __init__(self, geometry: Geometry, kernel: Matrix, moments: Moments) -> None:
+        self.geometry = geometry
         self.kernel = kernel
         self.moments = moments
 
@@ -136,7 +152,7 @@ class Sweep(ABC):
 
     @abstractmethod
     def factors(self, ranks: Ranks) -> list[Matrix]:
-        """The kernels of the chain's layers, in order, in the shapes Keras gives them."""
+        """The kernels of the chain's layers that have one, in order, as Keras shapes them."""
 
     def output_moments(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
         """`(W^T S W', W'^T S W')`, each `(c, c)`."""
@@ -148,53 +164,93 @@ class Sweep(ABC):
         """What the replaced layer answers to the sampled rows, before the bias: `(m, c)`."""
         return np.asarray(self.moments.rows @ self.effective_kernel(ranks))
 
+    def note(self, ranks: Ranks) -> str:
+        """What a reader should know about these factors; mostly nothing."""
+        return ""
 
-class Method(ABC):
-    """A way to replace one layer by a chain of stock Keras layers.
+    def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> Sweep:
+        """The same decomposition of a kernel near this one, good at these ranks.
+
+        Iterative methods start from the factors they have.
+        """
+        return type(self)(self.geometry, kernel, moments)
+
+
+class Form(ABC):
+    """One way to lay out a method for one geometry: costs, ranks, decomposition and chain.
 
     Attributes:
-        name: as users write it.
-        version: raised when the arithmetic changes, so that cached scores are not reused.
+        method: name of the method.
+        name: tells the forms of one method apart; empty where there is one only.
+        geometry: of the layer to replace.
     """
 
-    name: str
-    version: int = 1
+    method: str
+    name: str = ""
 
-    @abstractmethod
-    def applies_to(self, geometry: Geometry) -> bool:
-        """Whether this method can replace a layer of this geometry."""
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
 
+    @property
     @abstractmethod
-    def full_ranks(self, geometry: Geometry) -> Ranks:
+    def full_ranks(self) -> Ranks:
         """The ranks at which the chain reproduces every kernel of this geometry."""
 
     @abstractmethod
-    def candidate_ranks(self, geometry: Geometry, per_mode: int) -> list[Ranks]:
-        """Ranks worth scoring, at most `per_mode` values in each mode."""
+    def candidate_ranks(self, per_mode: int) -> list[Ranks]:
+        """Ranks worth scoring, about `per_mode` values in each mode, small ones first."""
 
     @abstractmethod
-    def cost(self, geometry: Geometry, ranks: Ranks) -> Cost:
+    def cost(self, ranks: Ranks) -> Cost:
         """Parameters and multiply-adds of the chain, exactly as Keras will count them."""
 
     @abstractmethod
-    def sweep(self, geometry: Geometry, kernel: Matrix, moments: Moments) -> Sweep:
+    def sweep(self, kernel: Matrix, moments: Moments) -> Sweep:
         """Decompose `kernel`, `(n, c)`, once for all ranks."""
 
     @abstractmethod
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
-        """Unbuilt layers that replace `layer`; bias and activation are on the last."""
+        """Unbuilt layers that replace `layer`.
 
-    def check_ranks(self, geometry: Geometry, ranks: Ranks) -> None:
+        The bias is on the last layer that has weights, the activation on the last layer.
+        """
+
+    def check_ranks(self, ranks: Ranks) -> None:
         """Raise SpecError unless every rank is at least 1 and at most full."""
-        full = self.full_ranks(geometry)
+        full = self.full_ranks
         fits = len(ranks) == len(full) and all(
             1 <= rank <= limit for rank, limit in zip(ranks, full, strict=True)
         )
         if not fits:
             raise SpecError(
-                f"{self.name} ranks {ranks} do not fit a kernel of shape {geometry.kernel_shape}: "
-                f"expected {len(full)} ranks from 1 to {full}"
+                f"{self.method} ranks {ranks} do not fit a kernel of shape "
+                f"{self.geometry.kernel_shape}: expected {len(full)} ranks from 1 to {full}"
             )
+
+
+@dataclass(frozen=True)
+class Method:
+    """A factorization.
+
+    Attributes:
+        name: as users write it.
+        forms: the ways to lay it out for a geometry; none where the method does not apply.
+        version: raised when the arithmetic changes, so that cached scores are not reused.
+    """
+
+    name: str
+    forms: Callable[[Geometry], Sequence[Form]]
+    version: int = 1
+
+    def form(self, geometry: Geometry, name: str = "") -> Form:
+        """The form of this name. Raises SpecError when the geometry has none."""
+        for form in self.forms(geometry):
+            if form.name == name:
+                return form
+        form_name = f" ({name})" if name else ""
+        raise SpecError(
+            f"{self.name}{form_name} does not apply to a kernel of shape {geometry.kernel_shape}"
+        )
 
 
 _registry: dict[str, Method] = {}

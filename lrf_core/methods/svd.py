@@ -13,6 +13,7 @@ import scipy.linalg
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
+    Form,
     Geometry,
     Matrix,
     Method,
@@ -28,28 +29,27 @@ from lrf_core.methods.base import (
 )
 
 
-class Svd(Method):
+class SvdForm(Form):
     """Ranks: `(r,)`."""
 
-    name = "svd"
+    method = "svd"
 
-    def applies_to(self, geometry: Geometry) -> bool:
-        return geometry.window == 1 and min(geometry.inputs, geometry.outputs) > 1
+    @property
+    def full_ranks(self) -> Ranks:
+        return (min(self.geometry.inputs, self.geometry.outputs),)
 
-    def full_ranks(self, geometry: Geometry) -> Ranks:
-        return (min(geometry.inputs, geometry.outputs),)
-
-    def candidate_ranks(self, geometry: Geometry, per_mode: int) -> list[Ranks]:
+    def candidate_ranks(self, per_mode: int) -> list[Ranks]:
         # A single mode is cheap to sweep finely.
-        return [(rank,) for rank in rank_grid(self.full_ranks(geometry)[0], 4 * per_mode)]
+        return [(rank,) for rank in rank_grid(self.full_ranks[0], 4 * per_mode)]
 
-    def cost(self, geometry: Geometry, ranks: Ranks) -> Cost:
+    def cost(self, ranks: Ranks) -> Cost:
+        geometry = self.geometry
         weights = ranks[0] * (geometry.inputs + geometry.outputs)
         # A strided 1x1 convolution drops positions in the first layer already.
         return Cost(params=weights + geometry.bias_params, macs=weights * geometry.positions)
 
-    def sweep(self, geometry: Geometry, kernel: Matrix, moments: Moments) -> SvdSweep:
-        return SvdSweep(geometry, kernel, moments)
+    def sweep(self, kernel: Matrix, moments: Moments) -> SvdSweep:
+        return SvdSweep(self.geometry, kernel, moments)
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         if isinstance(layer, keras.layers.Dense):
@@ -68,7 +68,7 @@ class SvdSweep(Sweep):
     """Nested: the first r columns of one decomposition are the decomposition of rank r."""
 
     def __init__(self, geometry: Geometry, kernel: Matrix, moments: Moments) -> None:
-        super().__init__(kernel, moments)
+        super().__init__(geometry, kernel, moments)
         self._spatial = geometry.kernel_shape[:-2]
         L = lower_factor(moments.regularized_second())
         G = lower_factor(moments.output_weight(kernel.shape[1]))
@@ -108,3 +108,11 @@ class SvdSweep(Sweep):
 
     def outputs(self, ranks: Ranks) -> Matrix:
         return np.asarray(self._encoded_rows[:, : ranks[0]] @ self._decoded(ranks[0]))
+
+
+def _forms(geometry: Geometry) -> list[Form]:
+    applies = geometry.window == 1 and min(geometry.inputs, geometry.outputs) > 1
+    return [SvdForm(geometry)] if applies else []
+
+
+METHOD = Method(SvdForm.method, _forms)

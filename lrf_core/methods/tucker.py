@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
+    Form,
     Geometry,
     Matrix,
     Method,
@@ -38,29 +39,20 @@ from lrf_core.methods.base import (
 )
 
 
-class Tucker(Method):
+class TuckerForm(Form):
     """Ranks: `(r1, r2)`, of the input and the output channels."""
 
-    name = "tucker"
+    method = "tucker"
 
-    def applies_to(self, geometry: Geometry) -> bool:
-        return (
-            geometry.window > 1
-            and len(geometry.kernel_shape) > 2
-            and max(geometry.inputs, geometry.outputs) > 1
-        )
+    @property
+    def full_ranks(self) -> Ranks:
+        return self.geometry.inputs, self.geometry.outputs
 
-    def full_ranks(self, geometry: Geometry) -> Ranks:
-        return geometry.inputs, geometry.outputs
+    def candidate_ranks(self, per_mode: int) -> list[Ranks]:
+        return list(itertools.product(*(rank_grid(full, per_mode) for full in self.full_ranks)))
 
-    def candidate_ranks(self, geometry: Geometry, per_mode: int) -> list[Ranks]:
-        return list(
-            itertools.product(
-                rank_grid(geometry.inputs, per_mode), rank_grid(geometry.outputs, per_mode)
-            )
-        )
-
-    def cost(self, geometry: Geometry, ranks: Ranks) -> Cost:
+    def cost(self, ranks: Ranks) -> Cost:
+        geometry = self.geometry
         r1, r2 = ranks
         encode = geometry.inputs * r1 if r1 < geometry.inputs else 0
         core = geometry.window * r1 * r2
@@ -70,8 +62,8 @@ class Tucker(Method):
             macs=encode * geometry.input_positions + (core + decode) * geometry.positions,
         )
 
-    def sweep(self, geometry: Geometry, kernel: Matrix, moments: Moments) -> TuckerSweep:
-        return TuckerSweep(geometry, kernel, moments)
+    def sweep(self, kernel: Matrix, moments: Moments) -> TuckerSweep:
+        return TuckerSweep(self.geometry, kernel, moments)
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         r1, r2 = ranks
@@ -118,8 +110,7 @@ class TuckerSweep(Sweep):
     """Nested in both ranks."""
 
     def __init__(self, geometry: Geometry, kernel: Matrix, moments: Moments) -> None:
-        super().__init__(kernel, moments)
-        self._geometry = geometry
+        super().__init__(geometry, kernel, moments)
         window, inputs = geometry.window, geometry.inputs
         second = moments.regularized_second()
         self._encoder = _input_factor(kernel.reshape(window, inputs, -1), second)
@@ -133,7 +124,7 @@ class TuckerSweep(Sweep):
 
     def _block(self, r1: int) -> NDArray[np.int64]:
         """Rows of the rotated matrices that the first r1 encoded channels occupy."""
-        window, inputs = self._geometry.window, self._geometry.inputs
+        window, inputs = self.geometry.window, self.geometry.inputs
         return (np.arange(window)[:, None] * inputs + np.arange(r1)).ravel()
 
     def _fit_uncached(self, r1: int) -> _Fit:
@@ -163,14 +154,14 @@ class TuckerSweep(Sweep):
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         r1, r2 = ranks
-        fit, geometry = self._fit(r1), self._geometry
+        fit, geometry = self._fit(r1), self.geometry
         core = (fit.coded[:, :r2] @ self._decoded(fit, r2)).reshape(geometry.window, r1, -1)
         spread = np.einsum("ar,kro->kao", self._encoder[:, :r1], core)
         return np.asarray(spread.reshape(self.kernel.shape))
 
     def factors(self, ranks: Ranks) -> list[Matrix]:
         r1, r2 = ranks
-        fit, geometry = self._fit(r1), self._geometry
+        fit, geometry = self._fit(r1), self.geometry
         spatial = geometry.kernel_shape[:-2]
         pointwise_shape = (1,) * len(spatial)
         core = fit.coded[:, :r2] @ fit.mixing[:r2, :r2].T
@@ -220,3 +211,11 @@ def _encoded(matrix: Matrix, encoder: Matrix, window: int) -> Matrix:
 def _rotated(second: Matrix, encoder: Matrix, window: int) -> Matrix:
     """`(I kron encoder)^T @ second @ (I kron encoder)`."""
     return _encoded(_encoded(second, encoder, window).T, encoder, window)
+
+
+def _forms(geometry: Geometry) -> list[Form]:
+    applies = geometry.window > 1 and max(geometry.inputs, geometry.outputs) > 1
+    return [TuckerForm(geometry)] if applies else []
+
+
+METHOD = Method(TuckerForm.method, _forms)

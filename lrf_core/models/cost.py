@@ -35,10 +35,15 @@ COUNTED = (
 )
 
 
-def spatial_positions(layer: keras.Layer, shape: Shape) -> int:
-    """Positions in a feature map of `shape` (no batch axis): every axis but the channels."""
+def spatial_sizes(layer: keras.Layer, shape: Shape) -> Shape:
+    """Every axis but the channels of a feature map of `shape` (no batch axis)."""
     channels_first = getattr(layer, "data_format", "channels_last") == "channels_first"
-    return math.prod(shape[1:] if channels_first else shape[:-1])
+    return shape[1:] if channels_first else shape[:-1]
+
+
+def spatial_positions(layer: keras.Layer, shape: Shape) -> int:
+    """Positions in a feature map of `shape` (no batch axis)."""
+    return math.prod(spatial_sizes(layer, shape))
 
 
 def layer_macs(layer: keras.Layer, calls: Calls) -> int:

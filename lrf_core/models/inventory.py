@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from lrf_core import methods
-from lrf_core.artifacts import Cost, LayerRecord
+from lrf_core.artifacts import Call, Cost, LayerRecord
 from lrf_core.methods import Geometry
 from lrf_core.methods.base import Matrix
-from lrf_core.models.cost import COUNTED, layer_macs, spatial_positions
+from lrf_core.models.cost import COUNTED, layer_macs, spatial_sizes
 from lrf_core.models.trace import Calls, Shape, trace, walk
 
 FACTORIZABLE = (
@@ -37,18 +37,18 @@ def take_inventory(
     layers = {path: layer for path, layer in walk(model) if layer.weights}
     calls = trace(model, layers, input_shape)
     total = max(model.count_params(), 1)
-    return tuple(
-        _record(path, layer, calls[path], method_names, total) for path, layer in layers.items()
-    )
+    fixed = all(None not in tensor.shape[1:] for tensor in model.inputs)
+    records = (_record(path, layer, calls[path], total, fixed) for path, layer in layers.items())
+    return tuple(_with_methods(record, method_names) for record in records)
 
 
-def geometry_of(layer: keras.Layer, positions: int, input_positions: int) -> Geometry:
+def geometry_of(record: LayerRecord) -> Geometry:
     """The geometry of a convolution or dense layer."""
     return Geometry(
-        kernel_shape=tuple(layer.kernel.shape),
-        positions=positions,
-        input_positions=input_positions,
-        bias=layer.use_bias,
+        kernel_shape=record.kernel_shape,
+        calls=record.calls,
+        bias=record.bias,
+        fixed_sizes=record.fixed_sizes,
     )
 
 
@@ -59,31 +59,36 @@ def kernel_matrix(layer: keras.Layer) -> Matrix:
 
 
 def _record(
-    path: str, layer: keras.Layer, calls: Calls, method_names: tuple[str, ...], total: int
+    path: str, layer: keras.Layer, calls: Calls, total: int, fixed_sizes: bool
 ) -> LayerRecord:
     params = layer.count_params()
-    kernel_shape = _kernel_shape(layer)
-    positions = sum(spatial_positions(layer, shape) for shape in calls.outputs)
-    input_positions = sum(spatial_positions(layer, shape) for shape in calls.inputs)
     macs = layer_macs(layer, calls) if isinstance(layer, COUNTED) else 0
-    reason = _why_not(layer, calls)
-    applicable: tuple[str, ...] = ()
-    if not reason:
-        geometry = geometry_of(layer, positions, input_positions)
-        applicable = tuple(name for name in method_names if methods.get(name).applies_to(geometry))
-        if not applicable:
-            reason = f"none of the methods {', '.join(method_names)} applies to its kernel"
     return LayerRecord(
         name=path,
         kind=type(layer).__name__,
-        kernel_shape=kernel_shape,
-        positions=positions,
-        input_positions=input_positions,
+        kernel_shape=_kernel_shape(layer),
+        calls=tuple(
+            Call(inputs=spatial_sizes(layer, source), outputs=spatial_sizes(layer, target))
+            for source, target in zip(calls.inputs, calls.outputs, strict=True)
+        ),
+        fixed_sizes=fixed_sizes,
+        bias=bool(getattr(layer, "use_bias", False)),
         cost=Cost(params=params, macs=macs),
         share=params / total,
-        methods=applicable,
-        reason=reason,
+        reason=_why_not(layer, calls),
     )
+
+
+def _with_methods(record: LayerRecord, method_names: tuple[str, ...]) -> LayerRecord:
+    chosen = [methods.get(name) for name in method_names]
+    if record.reason:
+        return record
+    geometry = geometry_of(record)
+    applicable = tuple(method.name for method in chosen if method.forms(geometry))
+    if applicable:
+        return record.model_copy(update={"methods": applicable})
+    reason = f"none of the methods {', '.join(method_names)} applies to its kernel"
+    return record.model_copy(update={"reason": reason})
 
 
 def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:

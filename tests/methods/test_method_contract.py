@@ -17,7 +17,7 @@ from lrf_core.calibration import collect_moments
 from lrf_core.errors import SpecError
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.models.cost import model_cost
-from lrf_core.models.inventory import geometry_of, kernel_matrix, take_inventory
+from lrf_core.models.inventory import geometry_of, take_inventory
 
 CONVOLUTIONS = {
     1: keras.layers.Conv1D,
@@ -105,72 +105,82 @@ def dense_layers(draw: st.DrawFn) -> Drawn:
 layers = st.one_of(convolutions(), dense_layers())
 
 
-def factorizer(case: Case) -> tuple[Factorizer, Any]:
+@dataclass(frozen=True)
+class Subject:
+    """One form of one method, on the layer of a case."""
+
+    case: Case
+    factory: Factorizer
+    method: str
+    form: methods.Form
+
+    def candidate(self, ranks: tuple[int, ...]) -> Candidate:
+        return Candidate(
+            layer="layer",
+            method=self.method,
+            form=self.form.name,
+            ranks=ranks,
+            cost=self.form.cost(ranks),
+            error=0,
+            similarity=1,
+            sensitivity=0,
+        )
+
+    def sweep(self) -> methods.Sweep:
+        return self.factory._sweep(self.candidate(self.form.full_ranks))
+
+    def model(self, ranks: tuple[int, ...]) -> keras.Model:
+        return self.factory.factorized([self.candidate(ranks)])
+
+
+def subjects(case: Case) -> list[Subject]:
+    """Every form of every method that applies to the case's layer."""
     records = {record.name: record for record in take_inventory(case.model, methods.names())}
     moments = collect_moments(case.model, {"layer": case.layer}, case.samples, batch_size=8)
-    return Factorizer(case.model, records, moments), records["layer"]
+    factory = Factorizer(case.model, records, moments)
+    return [
+        Subject(case, factory, name, form)
+        for name in records["layer"].methods
+        for form in methods.get(name).forms(geometry_of(records["layer"]))
+    ]
 
 
-def candidate(record: Any, layer: keras.Layer, name: str, ranks: tuple[int, ...]) -> Candidate:
-    geometry = geometry_of(layer, record.positions, record.input_positions)
-    cost = methods.get(name).cost(geometry, ranks)
-    return Candidate(
-        layer="layer", method=name, ranks=ranks, cost=cost, error=0, similarity=1, sensitivity=0
+def assert_same(model: keras.Model, expected: keras.Model, samples: np.ndarray) -> None:
+    answers = expected.predict_on_batch(samples)
+    np.testing.assert_allclose(
+        model.predict_on_batch(samples), answers, atol=2e-5 * max(1.0, np.abs(answers).max())
     )
-
-
-def ranks_of(name: str, record: Any, layer: keras.Layer) -> list[tuple[int, ...]]:
-    geometry = geometry_of(layer, record.positions, record.input_positions)
-    return methods.get(name).candidate_ranks(geometry, 4)
 
 
 @relaxed
 @given(layers)
 def test_full_rank_is_the_layer_itself(drawn: Drawn) -> None:
     case = drawn.case()
-    factory, record = factorizer(case)
-    for name in record.methods:
-        geometry = geometry_of(case.layer, record.positions, record.input_positions)
-        full = methods.get(name).full_ranks(geometry)
-        model = factory.factorized([candidate(record, case.layer, name, full)])
-        expected = case.model.predict_on_batch(case.samples)
-        np.testing.assert_allclose(
-            model.predict_on_batch(case.samples),
-            expected,
-            atol=2e-5 * max(1.0, np.abs(expected).max()),
-        )
+    for subject in subjects(case):
+        assert_same(subject.model(subject.form.full_ranks), case.model, case.samples)
 
 
 @relaxed
 @given(layers)
 def test_chain_has_the_predicted_cost_and_is_its_effective_kernel(drawn: Drawn) -> None:
     case = drawn.case()
-    factory, record = factorizer(case)
-    for name in record.methods:
-        grid = ranks_of(name, record, case.layer)
+    for subject in subjects(case):
+        grid = subject.form.candidate_ranks(4)
         for ranks in (grid[0], grid[len(grid) // 2]):
-            chosen = candidate(record, case.layer, name, ranks)
-            model = factory.factorized([chosen])
+            chosen = subject.candidate(ranks)
+            model = subject.model(ranks)
             assert model_cost(model) == chosen.cost
-            expected = factory.model_with_kernels([chosen]).predict_on_batch(case.samples)
-            np.testing.assert_allclose(
-                model.predict_on_batch(case.samples),
-                expected,
-                atol=2e-5 * max(1.0, np.abs(expected).max()),
-            )
+            assert_same(model, subject.factory.model_with_kernels([chosen]), case.samples)
 
 
 @relaxed
 @given(layers)
 def test_moments_give_the_error_that_the_outputs_show(drawn: Drawn) -> None:
-    case = drawn.case()
-    factory, record = factorizer(case)
-    moments = factory._moments["layer"]
-    kernel = kernel_matrix(case.layer)
-    own = kernel.T @ moments.second @ kernel
-    for name in record.methods:
-        for ranks in ranks_of(name, record, case.layer):
-            sweep = factory._sweep(candidate(record, case.layer, name, ranks))
+    for subject in subjects(drawn.case()):
+        sweep = subject.sweep()
+        kernel, moments = sweep.kernel, sweep.moments
+        own = kernel.T @ moments.second @ kernel
+        for ranks in subject.form.candidate_ranks(4):
             cross, replaced = sweep.output_moments(ranks)
             effective = sweep.effective_kernel(ranks)
             difference = kernel - effective
@@ -188,17 +198,14 @@ def test_moments_give_the_error_that_the_outputs_show(drawn: Drawn) -> None:
 @given(layers)
 def test_error_does_not_grow_with_a_rank(drawn: Drawn) -> None:
     """In the weight and ridge that factors are fitted under, where each fit is optimal."""
-    case = drawn.case()
-    factory, record = factorizer(case)
-    moments = factory._moments["layer"]
-    kernel = kernel_matrix(case.layer)
-    second = moments.regularized_second()
-    weight = moments.output_weight(kernel.shape[1])
-    scale = np.vdot(weight, kernel.T @ second @ kernel)
-    for name in record.methods:
+    for subject in subjects(drawn.case()):
+        sweep = subject.sweep()
+        kernel, moments = sweep.kernel, sweep.moments
+        second = moments.regularized_second()
+        weight = moments.output_weight(kernel.shape[1])
+        scale = np.vdot(weight, kernel.T @ second @ kernel)
         errors: dict[tuple[int, ...], float] = {}
-        for ranks in ranks_of(name, record, case.layer):
-            sweep = factory._sweep(candidate(record, case.layer, name, ranks))
+        for ranks in subject.form.candidate_ranks(4):
             difference = kernel - sweep.effective_kernel(ranks)
             errors[ranks] = float(np.vdot(weight, difference.T @ second @ difference))
         for small in errors:
@@ -207,46 +214,84 @@ def test_error_does_not_grow_with_a_rank(drawn: Drawn) -> None:
                     assert errors[large] <= errors[small] + 1e-8 * scale
 
 
-@pytest.mark.parametrize("name", methods.names())
-def test_every_factor_gets_a_gradient_and_the_model_converts(name: str) -> None:
+@relaxed
+@given(layers)
+def test_a_refitted_sweep_is_as_good_at_its_ranks(drawn: Drawn) -> None:
+    """`again` on the same kernel and moments does not lose what the sweep had."""
+    for subject in subjects(drawn.case()):
+        sweep = subject.sweep()
+        grid = subject.form.candidate_ranks(4)
+        ranks = grid[len(grid) // 2]
+        second = sweep.moments.regularized_second()
+        weight = sweep.moments.output_weight(sweep.kernel.shape[1])
+        errors = []
+        for each in (sweep, sweep.again(sweep.kernel, sweep.moments, ranks)):
+            difference = sweep.kernel - each.effective_kernel(ranks)
+            errors.append(float(np.vdot(weight, difference.T @ second @ difference)))
+        scale = np.vdot(weight, sweep.kernel.T @ second @ sweep.kernel)
+        assert errors[1] <= errors[0] + 1e-8 * scale
+
+
+EXAMPLES = {
+    "dense": (lambda: keras.layers.Dense(12, activation="relu", name="layer"), (8,)),
+    "pointwise": (lambda: keras.layers.Conv2D(8, 1, name="layer"), (6, 6, 6)),
+    "conv1d": (lambda: keras.layers.Conv1D(8, 3, padding="causal", name="layer"), (9, 6)),
+    "conv2d": (lambda: keras.layers.Conv2D(8, 3, padding="same", name="layer"), (6, 6, 6)),
+    "conv3d": (
+        lambda: keras.layers.Conv3D(8, (3, 2, 3), strides=(1, 2, 1), name="layer"),
+        (5, 6, 5, 6),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=EXAMPLES)
+def example(request: pytest.FixtureRequest) -> list[Subject]:
+    make, shape = EXAMPLES[request.param]
+    return subjects(case(make(), shape))
+
+
+def half(form: methods.Form) -> tuple[int, ...]:
+    return tuple(max(1, full // 2) for full in form.full_ranks)
+
+
+def test_every_method_applies_to_some_example() -> None:
+    found = {
+        subject.method
+        for make, shape in EXAMPLES.values()
+        for subject in subjects(case(make(), shape))
+    }
+    assert found == set(methods.names())
+
+
+def test_every_factor_gets_a_gradient(example: list[Subject]) -> None:
     import tensorflow as tf
 
+    for subject in example:
+        model = subject.model(half(subject.form))
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(subject.case.samples) ** 2)
+        gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+        assert len(model.layers) > 2
+        assert all(np.abs(gradient.numpy()).max() > 0 for gradient in gradients)
+
+
+def test_the_chain_converts_to_litert(example: list[Subject]) -> None:
     from lrf_core.export import LitertModel, to_litert
 
-    layer = (
-        keras.layers.Dense(8, name="layer")
-        if name == "svd"
-        else keras.layers.Conv2D(8, 3, padding="same", name="layer")
-    )
-    example = case(layer, (6,) if name == "svd" else (6, 6, 6))
-    factory, record = factorizer(example)
-    ranks = tuple(max(1, full // 2) for full in _full(name, record, layer))
-    model = factory.factorized([candidate(record, layer, name, ranks)])
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model(example.samples) ** 2)
-    gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
-    assert len(model.layers) > 2
-    assert all(np.abs(gradient.numpy()).max() > 0 for gradient in gradients)
-    one = example.samples[:1]
-    np.testing.assert_allclose(
-        LitertModel(to_litert(model)).predict(one), model.predict_on_batch(one), atol=1e-4
-    )
+    for subject in example:
+        model = subject.model(half(subject.form))
+        one = subject.case.samples[:1]
+        np.testing.assert_allclose(
+            LitertModel(to_litert(model)).predict(one), model.predict_on_batch(one), atol=1e-4
+        )
 
 
-def _full(name: str, record: Any, layer: keras.Layer) -> tuple[int, ...]:
-    geometry = geometry_of(layer, record.positions, record.input_positions)
-    return methods.get(name).full_ranks(geometry)
-
-
-@pytest.mark.parametrize("name", methods.names())
 @pytest.mark.parametrize("wrong", [0, -1, 10**6])
-def test_ranks_outside_the_kernel_are_refused(name: str, wrong: int) -> None:
-    geometry = methods.Geometry((3, 3, 4, 6), 16, 16, True)
-    if not methods.get(name).applies_to(geometry):
-        geometry = methods.Geometry((4, 6), 1, 1, True)
-    ranks = tuple(wrong for _ in methods.get(name).full_ranks(geometry))
-    with pytest.raises(SpecError, match=f"{name} ranks .* expected"):
-        methods.get(name).check_ranks(geometry, ranks)
+def test_ranks_outside_the_kernel_are_refused(example: list[Subject], wrong: int) -> None:
+    for subject in example:
+        ranks = tuple(wrong for _ in subject.form.full_ranks)
+        with pytest.raises(SpecError, match=f"{subject.method} ranks .* expected"):
+            subject.form.check_ranks(ranks)
 
 
 def test_unknown_method_names_the_nearest() -> None:

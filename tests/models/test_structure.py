@@ -10,7 +10,7 @@ from lrf_core import methods
 from lrf_core.artifacts import Cost
 from lrf_core.errors import SpliceError
 from lrf_core.models.cost import model_cost
-from lrf_core.models.inventory import take_inventory
+from lrf_core.models.inventory import geometry_of, take_inventory
 from lrf_core.models.splice import check_same_answers, splice
 from lrf_core.models.trace import walk
 
@@ -102,7 +102,9 @@ def test_every_convolution_and_dense_layer_can_be_replaced(make: type) -> None:
 
 def test_a_shared_layer_becomes_one_shared_chain() -> None:
     model = randomized(shared())
-    chain = methods.get("tucker").chain(model.get_layer("twice"), (2, 2))
+    records = {record.name: record for record in take_inventory(model, ("tucker",))}
+    (form,) = methods.get("tucker").forms(geometry_of(records["twice"]))
+    chain = form.chain(model.get_layer("twice"), (2, 2))
     spliced = splice(model, {"twice": chain})
     assert spliced.count_params() - model.count_params() == (
         (3 * 2 + 9 * 2 * 2 + 2 * 3) - 9 * 3 * 3

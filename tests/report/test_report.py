@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lrf_core.artifacts import (
     Analysis,
+    Call,
     Candidate,
     Check,
     Choice,
@@ -48,8 +49,7 @@ def layer(name: str, i: int) -> LayerRecord:
         name=name,
         kind="Conv2D",
         kernel_shape=shape,
-        positions=64,
-        input_positions=64,
+        calls=(Call(inputs=(8, 8), outputs=(8, 8)),),
         cost=cost,
         share=0.01,
         methods=("tucker",),
@@ -62,8 +62,7 @@ def analysis(count: int = 6) -> Analysis:
         name="norm",
         kind="BatchNormalization",
         kernel_shape=(),
-        positions=0,
-        input_positions=0,
+        calls=(),
         cost=Cost(params=64, macs=0),
         share=0.001,
         reason="has no kernel",
