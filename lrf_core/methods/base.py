@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ from lrf_core.errors import SpecError
 
 Matrix = NDArray[np.float64]
 Ranks = tuple[int, ...]
+
+# Above this width the second moment is kept as its diagonal: 8192^2 doubles are half a gibibyte.
+MAX_FULL_WIDTH = 8192
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,22 @@ class Geometry:
     @property
     def positions(self) -> int:
         """Output positions per sample, over all calls."""
-        return self.positions_after(len(self.kernel_shape))
+        return sum(math.prod(call.outputs) for call in self.calls)
 
     @property
     def input_positions(self) -> int:
         """Input positions per sample, over all calls."""
-        return self.positions_after(0)
+        return self.positions_after(())
 
-    def positions_after(self, axes: int) -> int:
-        """Positions once the first `axes` axes have their output size, over all calls."""
-        return sum(math.prod(call.outputs[:axes] + call.inputs[axes:]) for call in self.calls)
+    def positions_after(self, axes: Collection[int]) -> int:
+        """Positions once some axes have their output size, over all calls."""
+        return sum(
+            math.prod(
+                call.outputs[axis] if axis in axes else size
+                for axis, size in enumerate(call.inputs)
+            )
+            for call in self.calls
+        )
 
     @property
     def window(self) -> int:

@@ -1,0 +1,393 @@
+"""Canonical polyadic (CP) decomposition, for Conv1D, Conv2D and Conv3D.
+
+A kernel is a sum of R components, each a product of one vector per mode (Lebedev et al. 2015, arXiv
+1412.6553). Chain: Conv 1x1 (Cin > R), channelwise convolutions over space, Conv 1x1 (R > Cout).
+Two forms compete: "merged" keeps the kernel's window as one mode, one depthwise convolution of the
+whole window; "per axis" has one mode and one depthwise convolution for each spatial axis. R may
+exceed the number of channels. Keras has no depthwise Conv3D and LiteRT runs no grouped one, so 3-D
+kernels have the "per axis" form only: with the other two axes folded, each is a 2-D convolution.
+
+Factors are fitted to the feature map: alternating least squares on the kernel whitened by a
+Kronecker approximation of `S`, first on its Tucker core, then descent on the exact output error.
+Ranks build on each other: the components of a rank start those of the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import keras
+import numpy as np
+import scipy.linalg
+
+from lrf_core.artifacts import Cost
+from lrf_core.methods.als import RIDGE, Components, alternate, improve, marginal_moments, residual
+from lrf_core.methods.base import (
+    Form,
+    Geometry,
+    Matrix,
+    Method,
+    Moments,
+    Ranks,
+    Sweep,
+    carried_over,
+    first_or_middle,
+    last,
+    lower_factor,
+    pointwise,
+    rank_grid,
+    times_second,
+)
+
+# Ranks that build on each other, about.
+_LADDER = 16
+# Starts that are tried for new components, and the sweeps after which the best goes on.
+_SEEDS = 2
+_TRIAL_SWEEPS = 3
+_CORE_SWEEPS = 30
+_FULL_SWEEPS = 2
+# Sweeps on the exact output error, fewer where a sweep takes more multiply-adds than this in all.
+_EXACT_SWEEPS = 2
+_REFIT_SWEEPS = 8
+_EXACT_WORK = 10**11
+# Share of the whitened kernel's energy that its Tucker core may miss.
+_CORE_TAIL = 1e-3
+# Above this ratio of energies, components are taken to cancel each other: they are regularized.
+_LARGEST_NORM_RATIO = 1000.0
+_STRONGER = 30.0
+
+
+class CpForm(Form):
+    """Ranks: `(R,)`, the number of components.
+
+    Args:
+        axes: for every depthwise convolution of the chain, the spatial axes it covers.
+    """
+
+    method = "cp"
+
+    def __init__(self, geometry: Geometry, name: str, axes: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__(geometry)
+        self.name = name
+        self.axes = axes
+
+    @property
+    def modes(self) -> tuple[int, ...]:
+        """Sizes of the kernel's modes but the last: spatial ones, then input channels."""
+        spatial = self.geometry.kernel_shape[:-2]
+        merged = tuple(math.prod(spatial[axis] for axis in axes) for axes in self.axes)
+        return (*merged, self.geometry.inputs)
+
+    @property
+    def full_ranks(self) -> Ranks:
+        sizes = (*self.modes, self.geometry.outputs)
+        return (math.prod(sizes) // max(sizes),)
+
+    @property
+    def ladder(self) -> list[int]:
+        """Ranks that build on each other, up to where the chain has the layer's parameters."""
+        component = sum(self.modes) + self.geometry.outputs
+        even = math.prod(self.geometry.kernel_shape) // component
+        return rank_grid(max(1, min(even, self.full_ranks[0])), _LADDER)
+
+    def candidate_ranks(self, per_mode: int) -> list[Ranks]:
+        ladder = self.ladder
+        every = math.ceil(len(ladder) / (2 * per_mode))
+        return [(rank,) for rank in ladder[::-every][::-1]]
+
+    def cost(self, ranks: Ranks) -> Cost:
+        (rank,) = ranks
+        geometry = self.geometry
+        *windows, inputs = self.modes
+        component = sum(self.modes) + geometry.outputs
+        macs = inputs * geometry.input_positions + geometry.outputs * geometry.positions
+        done: set[int] = set()
+        for window, axes in zip(windows, self.axes, strict=True):
+            done |= set(axes)
+            macs += window * geometry.positions_after(done)
+        return Cost(params=rank * component + geometry.bias_params, macs=rank * macs)
+
+    def sweep(self, kernel: Matrix, moments: Moments) -> CpSweep:
+        return CpSweep(self, kernel, moments)
+
+    def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
+        (rank,) = ranks
+        middle = _depthwise_3d if len(layer.kernel_size) == 3 else _depthwise
+        return [
+            pointwise(layer, rank, first_or_middle(layer, "cp_in").items()),
+            *middle(layer, self, rank),
+            pointwise(layer, layer.filters, last(layer, "cp_out").items()),
+        ]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    components: Components
+    note: str = ""
+
+
+class CpSweep(Sweep):
+    """Not nested, but built up: every rank of the ladder starts from the one before.
+
+    Args:
+        start: components to improve instead, at their rank.
+    """
+
+    def __init__(
+        self, form: CpForm, kernel: Matrix, moments: Moments, start: Components | None = None
+    ) -> None:
+        super().__init__(form.geometry, kernel, moments)
+        self._form = form
+        self._start = start
+        self._output_weight = lower_factor(moments.output_weight(kernel.shape[1]))
+        self._second = moments.regularized_second()
+        self._kernel = kernel @ self._output_weight
+        self._target = times_second(self._second, self._kernel)
+        self._fit = lru_cache(maxsize=None)(self._fit_uncached)
+        self._core = lru_cache(maxsize=1)(self._whitened_core)
+
+    def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> CpSweep:
+        return CpSweep(self._form, kernel, moments, self._fit(ranks[0]).components)
+
+    def effective_kernel(self, ranks: Ranks) -> Matrix:
+        components = self._fit(ranks[0]).components
+        return np.asarray(components.dictionary() @ self._decoder(components).T)
+
+    def factors(self, ranks: Ranks) -> list[Matrix]:
+        fitted = self._fit(ranks[0]).components
+        components = Components(fitted.inner, self._decoder(fitted)).balanced()
+        *windows, encoder = components.inner
+        return [encoder, *windows, components.outer.T]
+
+    def note(self, ranks: Ranks) -> str:
+        return self._fit(ranks[0]).note
+
+    def _decoder(self, components: Components) -> Matrix:
+        """`(c, R)`: the outer factor, with the output weight undone."""
+        return np.asarray(scipy.linalg.solve_triangular(self._output_weight.T, components.outer))
+
+    def _fit_uncached(self, rank: int) -> _Fit:
+        if rank >= self._form.full_ranks[0]:
+            return _Fit(self._enumerated())
+        fitted = self._fitted(rank, RIDGE)
+        ratio = fitted.norm_ratio()
+        if ratio <= _LARGEST_NORM_RATIO:
+            return _Fit(fitted)
+        ridge = RIDGE
+        while fitted.norm_ratio() > _LARGEST_NORM_RATIO:
+            ridge *= _STRONGER
+            fitted = self._fitted(rank, ridge)
+        return _Fit(fitted, f"regularized: components cancelled each other (ratio {ratio:.0f})")
+
+    def _fitted(self, rank: int, ridge: float) -> Components:
+        """Components of this rank, no worse than those they start from."""
+        start: Components | None
+        if self._start is not None and self._start.rank == rank:
+            start = grown = self._start
+            sweeps = _REFIT_SWEEPS
+        else:
+            lower = [each for each in self._form.ladder if each < rank]
+            start = self._fit(lower[-1]).components if lower else None
+            grown = self._grown(start, rank, ridge)
+            sweeps = _EXACT_SWEEPS
+        sweep_work = 12 * self._second.size * rank * len(grown.inner)
+        sweeps = min(sweeps, _EXACT_WORK // sweep_work)
+        improved = improve(self._second, self._target, grown, sweeps, ridge)
+        if start is None or self._error(improved) <= self._error(start):
+            return improved
+        return start.extended(rank, np.random.default_rng(rank))
+
+    def _grown(self, start: Components | None, rank: int, ridge: float) -> Components:
+        """More components, fitted in the whitened space: the best of several random starts."""
+        core = self._core()
+        coded = core.encoded(start) if start else None
+        trials = []
+        for seed in range(_SEEDS):
+            rng = np.random.default_rng((rank, seed))
+            first = coded.extended(rank, rng) if coded else core.random(rank, rng)
+            trials.append(alternate(core.tensor, first, _TRIAL_SWEEPS, ridge))
+        best = min(trials, key=lambda trial: residual(core.tensor, trial))
+        return core.decoded(alternate(core.tensor, best, _CORE_SWEEPS, ridge), ridge)
+
+    def _error(self, components: Components) -> float:
+        """Weighted output error, up to a constant."""
+        replaced = components.dictionary() @ components.outer.T
+        weighted = times_second(self._second, replaced) - 2 * self._target
+        return float(np.vdot(replaced, weighted))
+
+    def _enumerated(self) -> Components:
+        """Exact: one component for every index of all modes but the largest."""
+        tensor = self._kernel.reshape(*self._form.modes, -1)
+        largest = int(np.argmax(tensor.shape))
+        fibers = np.moveaxis(tensor, largest, -1)
+        sizes = fibers.shape[:-1]
+        indices = np.indices(sizes).reshape(len(sizes), -1)
+        factors = [np.eye(size)[:, index] for size, index in zip(sizes, indices, strict=True)]
+        factors.insert(largest, fibers.reshape(-1, fibers.shape[-1]).T)
+        return Components(tuple(factors[:-1]), factors[-1])
+
+    def _whitened_core(self) -> _Core:
+        modes = self._form.modes
+        whiteners = [lower_factor(M) for M in marginal_moments(self._second, modes)]
+        tensor = self._kernel.reshape(*modes, -1)
+        for axis, L in enumerate(whiteners):
+            tensor = _multiplied(tensor, L.T, axis)
+        channels = len(modes) - 1
+        encoder = _leading(tensor, channels)
+        decoder = _leading(tensor, channels + 1)
+        small = _multiplied(_multiplied(tensor, encoder.T, channels), decoder.T, channels + 1)
+        return _Core(tensor, small, tuple(whiteners), encoder, decoder)
+
+
+@dataclass(frozen=True)
+class _Core:
+    """A whitened kernel and its Tucker core over the two channel modes.
+
+    Attributes:
+        whitened: `(d_1, ..., Cin, c)`.
+        tensor: the core, `(d_1, ..., r1, r2)`.
+        whiteners: `L_j` of every inner mode.
+        encoder: orthonormal `(Cin, r1)`.
+        decoder: orthonormal `(c, r2)`.
+    """
+
+    whitened: Matrix
+    tensor: Matrix
+    whiteners: tuple[Matrix, ...]
+    encoder: Matrix
+    decoder: Matrix
+
+    def random(self, rank: int, rng: np.random.Generator) -> Components:
+        none = Components(
+            tuple(np.zeros((size, 0)) for size in self.tensor.shape[:-1]),
+            np.zeros((self.tensor.shape[-1], 0)),
+        )
+        return none.extended(rank, rng)
+
+    def encoded(self, components: Components) -> Components:
+        inner = [L.T @ X for L, X in zip(self.whiteners, components.inner, strict=True)]
+        inner[-1] = self.encoder.T @ inner[-1]
+        return Components(tuple(inner), self.decoder.T @ components.outer)
+
+    def decoded(self, components: Components, ridge: float) -> Components:
+        inner = [*components.inner[:-1], self.encoder @ components.inner[-1]]
+        found = Components(tuple(inner), self.decoder @ components.outer)
+        if self.tensor.size < self.whitened.size:
+            found = alternate(self.whitened, found, _FULL_SWEEPS, ridge)
+        unwhitened = (
+            scipy.linalg.solve_triangular(L.T, X)
+            for L, X in zip(self.whiteners, found.inner, strict=True)
+        )
+        return Components(tuple(unwhitened), found.outer)
+
+
+def _multiplied(tensor: Matrix, matrix: Matrix, axis: int) -> Matrix:
+    """Mode product: `matrix (a, d)` applied to one axis of size d."""
+    return np.moveaxis(np.tensordot(matrix, tensor, (1, axis)), 0, axis)
+
+
+def _leading(tensor: Matrix, axis: int) -> Matrix:
+    """Orthonormal directions of one mode that hold all but `_CORE_TAIL` of the energy."""
+    unfolded = np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
+    values, vectors = np.linalg.eigh(unfolded @ unfolded.T)
+    missed = np.cumsum(values)
+    kept = int(np.sum(missed > _CORE_TAIL / 2 * missed[-1]))
+    return np.asarray(vectors[:, len(values) - max(kept, 1) :])
+
+
+def _depthwise_settings(layer: keras.Layer, axes: tuple[int, ...]) -> dict[str, object]:
+    settings = carried_over(layer, "cp_axis" + "_".join(str(axis) for axis in axes))
+    settings["depthwise_regularizer"] = settings.pop("kernel_regularizer")
+    return {**settings, "use_bias": False}
+
+
+def _depthwise(layer: keras.Layer, form: CpForm, rank: int) -> Iterator[keras.Layer]:
+    """Depthwise convolutions of a Conv1D or Conv2D, one for each group of axes."""
+    kind = (
+        keras.layers.DepthwiseConv1D
+        if len(layer.kernel_size) == 1
+        else keras.layers.DepthwiseConv2D
+    )
+    padding = layer.padding
+    if padding == "causal":
+        # The convolution before has no bias: zeros here are zeros in its input.
+        before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+        yield keras.layers.ZeroPadding1D(
+            (before, 0), data_format=layer.data_format, name=f"{layer.name}_cp_causal"
+        )
+        padding = "valid"
+    for axes in form.axes:
+
+        def along(values: tuple[int, ...], axes: tuple[int, ...] = axes) -> tuple[int, ...]:
+            return tuple(value if axis in axes else 1 for axis, value in enumerate(values))
+
+        yield kind(
+            along(layer.kernel_size),
+            strides=along(layer.strides),
+            dilation_rate=along(layer.dilation_rate),
+            padding=padding,
+            data_format=layer.data_format,
+            **_depthwise_settings(layer, axes),
+        )
+
+
+def _depthwise_3d(layer: keras.Layer, form: CpForm, rank: int) -> Iterator[keras.Layer]:
+    """Channelwise convolution of a volume, one axis at a time, the others folded into one."""
+    layers = keras.layers
+    call = form.geometry.calls[0]
+    sizes = list(call.inputs)
+    first = layer.data_format == "channels_first"
+    if first:
+        yield layers.Permute((2, 3, 4, 1))
+    for (axis,) in form.axes:
+        middle = axis == 1
+        if middle:
+            yield layers.Permute((2, 1, 3, 4))
+            sizes[0], sizes[1] = sizes[1], sizes[0]
+        here = 2 if axis == 2 else 0
+        folded = (sizes[0] * sizes[1], sizes[2]) if here else (sizes[0], sizes[1] * sizes[2])
+        yield layers.Reshape((*folded, rank))
+
+        def along(value: int, here: int = here) -> tuple[int, int]:
+            return (1, value) if here else (value, 1)
+
+        yield layers.DepthwiseConv2D(
+            along(layer.kernel_size[axis]),
+            strides=along(layer.strides[axis]),
+            dilation_rate=along(layer.dilation_rate[axis]),
+            padding=layer.padding,
+            data_format="channels_last",
+            **_depthwise_settings(layer, (axis,)),
+        )
+        sizes[here] = call.outputs[axis]
+        yield layers.Reshape((*sizes, rank))
+        if middle:
+            yield layers.Permute((2, 1, 3, 4))
+            sizes[0], sizes[1] = sizes[1], sizes[0]
+    if first:
+        yield layers.Permute((4, 1, 2, 3))
+
+
+def _forms(geometry: Geometry) -> list[Form]:
+    spatial = geometry.kernel_shape[:-2]
+    if geometry.window == 1 or geometry.inputs == geometry.outputs == 1:
+        return []
+    resized = [
+        axis
+        for axis, size in enumerate(spatial)
+        if size > 1 or any(call.inputs[axis] != call.outputs[axis] for call in geometry.calls)
+    ]
+    forms: list[Form] = []
+    if len(spatial) < 3:
+        forms.append(CpForm(geometry, "merged", (tuple(range(len(spatial))),)))
+    elif not geometry.fixed_sizes or len(set(geometry.calls)) != 1:
+        return []  # folding a volume's axes needs to know their sizes
+    if len(resized) > 1 or len(spatial) == 3:
+        forms.append(CpForm(geometry, "per axis", tuple((axis,) for axis in resized)))
+    return forms
+
+
+METHOD = Method(CpForm.method, _forms)

@@ -1,0 +1,29 @@
+"""Tensor-Train of the modes Cin, space, Cout, for Conv1D, Conv2D and Conv3D.
+
+Chain: Conv 1x1 (Cin > r1), one convolution for each spatial axis (r1 > r2 > ...), Conv 1x1 (> Cout)
+(Oseledets 2011; Garipov et al., arXiv 1611.03214, with the spatial modes kept). With a single
+spatial axis this is Tucker-2.
+"""
+
+from __future__ import annotations
+
+from lrf_core.methods.base import Form, Geometry, Method
+from lrf_core.methods.train import TrainForm, fits_in_memory
+
+# Ranks offered per mode, at most: they multiply.
+_LADDER = 8
+
+
+def _forms(geometry: Geometry) -> list[Form]:
+    """Ranks: `(r1, r2, ...)`, from the input channels to the output channels."""
+    if geometry.window == 1 or geometry.inputs == geometry.outputs == 1:
+        return []
+    spatial = geometry.kernel_shape[:-2]
+    wide = [axis for axis, size in enumerate(spatial) if size > 1]
+    # An axis of window 1 may be strided: the last convolution does it.
+    rest = tuple(axis for axis, size in enumerate(spatial) if size == 1)
+    groups = (*((axis,) for axis in wide[:-1]), tuple(sorted((wide[-1], *rest))))
+    return [TrainForm(geometry, METHOD.name, groups, _LADDER)] if fits_in_memory(geometry) else []
+
+
+METHOD = Method("tensor_train", _forms)
