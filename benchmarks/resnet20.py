@@ -1,8 +1,9 @@
 """ResNet-20 on CIFAR-10: accuracy against the share of convolution parameters kept.
 
-Tucker on the 3x3 convolutions, calibrated on 512 training images; beside it the paper's policy
-(one similarity threshold, Tucker factors of the weights) at the same sizes, and the fine-tuned
-model beside the original fine-tuned for as many epochs.
+Tucker, CP and Tensor-Train compete for the 3x3 convolutions (hybrid), calibrated on 512 training
+images, without fine-tuning; beside them each method alone, the paper's policy (one similarity
+threshold, Tucker factors of the weights) at the same sizes, and the fine-tuned model beside the
+original fine-tuned for as many epochs.
 
 Run: python -m benchmarks.resnet20 --model resnet20-cifar10.keras --data cifar10/
      [--epochs 3] [--kept 0.8 0.6 0.5 0.4 0.28] [--seed 0] [--out benchmarks/results/resnet20.json]
@@ -12,20 +13,15 @@ Run: python -m benchmarks.resnet20 --model resnet20-cifar10.keras --data cifar10
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.table
 
+from benchmarks.table import machine, show, write
 from lrf_core import progress
 from lrf_core.quiet import import_tensorflow_quietly
 
@@ -35,6 +31,7 @@ import keras  # noqa: E402
 import tensorly.decomposition  # noqa: E402
 
 import lrf_core as lrf  # noqa: E402
+from benchmarks.competition import decompose, only, unpacked, winners  # noqa: E402
 from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import Candidate, Cost, LayerRecord  # noqa: E402
 from lrf_core.calibration import collect_moments  # noqa: E402
@@ -45,6 +42,7 @@ from lrf_core.exploration.allocate import (  # noqa: E402
     total_after,
 )
 from lrf_core.exploration.similarity import nmse  # noqa: E402
+from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of  # noqa: E402
 from lrf_core.models.measure import accuracy  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
@@ -52,7 +50,7 @@ from lrf_core.models.trace import walk  # noqa: E402
 
 GIB = 2**30
 # 3x3 convolutions only, as the numbers it is compared with.
-EXPLORE = lrf.ExploreSpec(methods=("tucker",), layers=("*conv*",), samples=512)
+EXPLORE = lrf.ExploreSpec(methods=("tucker", "cp", "tensor_train"), layers=("*conv*",), samples=512)
 
 
 def main() -> None:
@@ -61,9 +59,8 @@ def main() -> None:
         model = lrf.load_model(arguments.model)
         data = lrf.open_data(str(unpacked(arguments.data, Path(scratch))), model)
         rows, facts = run(model, data, arguments)
-    show(rows, facts)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"facts": facts, "rows": rows}, indent=2) + "\n")
+    show("ResNet-20 on CIFAR-10, test images", rows, facts)
+    write(arguments.out, rows, facts)
 
 
 def parse() -> argparse.Namespace:
@@ -76,15 +73,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/resnet20.json"))
     return parser.parse_args()
-
-
-def unpacked(data: Path, scratch: Path) -> Path:
-    """The folder of images, taken out of its archive if it is in one."""
-    if data.is_dir():
-        return data
-    with tarfile.open(data) as archive:
-        archive.extractall(scratch, filter="data")
-    return scratch
 
 
 def run(
@@ -101,33 +89,36 @@ def run(
     space = lrf.explore(model, data, analysis, settings=EXPLORE, seed=seed)
     explored = time.perf_counter() - started
     decomposed: list[float] = []
-    factorized = {}
-    for minimize, shares in (("sensitivity", arguments.kept), ("error", arguments.finetuned)):
-        settings = lrf.DecomposeSpec(minimize=minimize)
-        for kept in shares:
+    for names in (EXPLORE.methods, *((name,) for name in EXPLORE.methods)):
+        alone = only(space, names)
+        for kept in arguments.kept:
             started = time.perf_counter()
-            goal = lrf.Goal(params_reduction=convs * (1 - kept) / total.params)
-            plan, factorized[kept] = lrf.decompose(
-                model, data, [space], goal, settings=settings, seed=seed
+            plan, compressed = decompose(
+                model, data, alone, convs * (1 - kept), "sensitivity", seed
             )
-            decomposed.append(time.perf_counter() - started)
-            got = accuracy(factorized[kept], data.test)
-            rows.append(row(f"lrf Tucker, least {minimize}", plan.after, got, original, kept))
+            if names == EXPLORE.methods:
+                decomposed.append(time.perf_counter() - started)
+            got = accuracy(compressed, data.test)
+            name = "hybrid" if names == EXPLORE.methods else f"{names[0]} alone"
+            rows.append(row(name, plan.after, got, original, kept, winners(plan)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
     for kept, cost, got in baseline(model, data, analysis, arguments.kept, seed):
         rows.append(row("paper: Tucker, one threshold", cost, got, original, kept))
     if arguments.epochs:
-        rows += finetuned(model, data, factorized, arguments, original, total)
+        rows += finetuned(model, data, space, arguments, original, convs)
     facts = {
         "conv_params": convs,
         "candidates": len(space.candidates),
         "explore_s": round(explored, 1),
-        "decompose_s": round(max(decomposed), 1),
+        "decompose_s": {
+            str(kept): round(seconds, 1)
+            for kept, seconds in zip(arguments.kept, decomposed, strict=True)
+        },
         "peak_gib": round(peak, 2),
         "calibration_images": EXPLORE.samples,
         "seed": seed,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": machine(),
     }
     return rows, facts
 
@@ -135,25 +126,23 @@ def run(
 def finetuned(
     model: keras.Model,
     data: lrf.Data,
-    factorized: dict[float, keras.Model],
+    space: lrf.DesignSpace,
     arguments: argparse.Namespace,
     original: float,
-    total: Cost,
+    convs: int,
 ) -> list[dict[str, Any]]:
-    """The factorized models, and the original, trained alike."""
+    """Factorized models, and the original, trained alike."""
     settings = lrf.FinetuneSpec(epochs=arguments.epochs)
-    rows = []
-    trained, record = lrf.finetune(model, model, data, settings=settings, seed=arguments.seed)
-    name = f"original, fine-tuned {arguments.epochs} epochs"
-    rows.append(row(name, total, accuracy(trained, data.test), original, None, record.seconds))
+    seed, epochs = arguments.seed, f"fine-tuned {arguments.epochs} epochs"
+    trained, record = lrf.finetune(model, model, data, settings=settings, seed=seed)
+    got = accuracy(trained, data.test)
+    cost = model_cost(model)
+    rows = [row(f"original, {epochs}", cost, got, original, seconds=record.seconds)]
     for kept in arguments.finetuned:
-        trained, record = lrf.finetune(
-            factorized[kept], model, data, settings=settings, seed=arguments.seed
-        )
-        name = f"lrf, fine-tuned {arguments.epochs} epochs"
-        cost = lrf.analyze(trained, data, settings=EXPLORE).baseline.cost
-        got = accuracy(trained, data.test)
-        rows.append(row(name, cost, got, original, kept, record.seconds))
+        plan, compressed = decompose(model, data, space, convs * (1 - kept), "error", seed)
+        trained, record = lrf.finetune(compressed, model, data, settings=settings, seed=seed)
+        got, name = accuracy(trained, data.test), f"hybrid, {epochs}"
+        rows.append(row(name, plan.after, got, original, kept, winners(plan), record.seconds))
     return rows
 
 
@@ -231,10 +220,12 @@ def row(
     got: float,
     original: float,
     kept: float | None = None,
+    won: str = "",
     seconds: float | None = None,
 ) -> dict[str, Any]:
     return {
         "model": name,
+        "layers_won": won,
         "conv_kept": kept,
         "params": cost.params,
         "macs": cost.macs,
@@ -242,21 +233,6 @@ def row(
         "drop": round(original - got, 2),
         "finetune_s": None if seconds is None else round(seconds),
     }
-
-
-def show(rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    table = rich.table.Table(title="ResNet-20 on CIFAR-10, test images")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for values in rows:
-        table.add_row(*(shown(value) for value in values.values()))
-    console = rich.console.Console(width=110)
-    console.print(table)
-    console.print(facts)
-
-
-def shown(value: Any) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

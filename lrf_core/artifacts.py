@@ -202,6 +202,11 @@ class Candidate(Record):
     sensitivity: float
     note: str = ""
 
+    @property
+    def technique(self) -> str:
+        """Method and form, for people: `cp (per axis)`."""
+        return f"{self.method} ({self.form})" if self.form else self.method
+
 
 _COLUMNS = pa.schema(
     [

@@ -239,6 +239,9 @@ class _Fit:
         decoder: output factor, orthonormal columns, `(c, c)`; its first r columns count.
         mixing: from coded directions to decoded ones, `(c, c)`.
         explained: weighted second moment that each direction explains, `(c,)`.
+        cross: `W^T S` times the coded directions, `(c, c)`.
+        gram: second moment of the coded directions, `(c, c)`.
+        coded_rows: the sampled rows through the coded directions, `(m, c)`.
     """
 
     stage: _Stage
@@ -246,6 +249,9 @@ class _Fit:
     decoder: Matrix
     mixing: Matrix
     explained: Matrix
+    cross: Matrix
+    gram: Matrix
+    coded_rows: Matrix
 
     def decoded(self, rank: int) -> Matrix:
         """`(rank, c)`: from coded directions to outputs."""
@@ -311,13 +317,12 @@ class TrainSweep(Sweep):
 
     def output_moments(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
         fit, rank = self._best(ranks), ranks[-1]
-        coded, decoded = fit.coded[:, :rank], fit.decoded(rank)
-        gram = coded.T @ fit.stage.plain @ coded
-        return fit.stage.plain_target.T @ coded @ decoded, decoded.T @ gram @ decoded
+        decoded = fit.decoded(rank)
+        return fit.cross[:, :rank] @ decoded, decoded.T @ fit.gram[:rank, :rank] @ decoded
 
     def outputs(self, ranks: Ranks) -> Matrix:
         fit, rank = self._best(ranks), ranks[-1]
-        return np.asarray((fit.stage.rows.T @ fit.coded[:, :rank]) @ fit.decoded(rank))
+        return np.asarray(fit.coded_rows[:, :rank] @ fit.decoded(rank))
 
     def _best(self, ranks: Ranks) -> _Fit:
         """The fit with the least error among the encoders of these ranks and of smaller ones."""
@@ -356,7 +361,17 @@ class TrainSweep(Sweep):
         values, V = values[::-1], V[:, ::-1]
         # W' = kernel G V_r V_r^T G^-1; orthonormal decoders keep the factors well scaled.
         decoder, mixing = np.linalg.qr(scipy.linalg.solve_triangular(G.T, V))
-        return _Fit(stage, kernel @ G @ V, decoder, mixing, values)
+        coded = kernel @ G @ V
+        return _Fit(
+            stage=stage,
+            coded=coded,
+            decoder=decoder,
+            mixing=mixing,
+            explained=values,
+            cross=stage.plain_target.T @ coded,
+            gram=coded.T @ stage.plain @ coded,
+            coded_rows=stage.rows.T @ coded,
+        )
 
 
 def _widened(factors: list[Matrix], windows: tuple[int, ...], ranks: Ranks) -> list[Matrix]:

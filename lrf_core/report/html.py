@@ -168,7 +168,7 @@ def _layer_row(
         name=choice.layer,
         kind=layer.kind if layer else "-",
         kernel=text.kernel(layer.kernel_shape) if layer else "-",
-        method=candidate.method if candidate else "",
+        method=candidate.technique if candidate else "",
         ranks=text.ranks(candidate.ranks) if candidate else "",
         params=_bars(before.params, after.params, most_params),
         macs=_bars(before.macs, after.macs, most_macs),

@@ -65,7 +65,7 @@ def layers_table(plan: Plan, analysis: Analysis) -> Table:
             choice.layer,
             layer.kind if layer else "-",
             text.kernel(layer.kernel_shape) if layer else "-",
-            candidate.method if candidate else "as it is",
+            candidate.technique if candidate else "as it is",
             text.ranks(candidate.ranks) if candidate else "-",
             f"{before:,}",
             f"{after:,}",
