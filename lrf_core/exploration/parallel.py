@@ -19,6 +19,11 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+def one_blas_thread() -> threadpool_limits:
+    """A context in which BLAS keeps to the thread that calls it."""
+    return threadpool_limits(1, user_api="blas")
+
+
 def map_side_by_side(
     function: Callable[[_Item], _Result], items: Sequence[_Item], description: str
 ) -> list[_Result]:
@@ -26,7 +31,7 @@ def map_side_by_side(
     cores = len(os.sched_getaffinity(0))
     with (
         work(description, len(items)) as advance,
-        threadpool_limits(1, user_api="blas"),
+        one_blas_thread(),
         ThreadPoolExecutor(cores) as pool,
     ):
         results = []

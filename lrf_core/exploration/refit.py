@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lrf_core.artifacts import Candidate
 from lrf_core.calibration.paired import PairedCalibration, PairedMoments
 from lrf_core.exploration.factorize import Factorizer
+from lrf_core.exploration.parallel import one_blas_thread
 from lrf_core.methods import Moments
 from lrf_core.methods.base import Matrix
 from lrf_core.models.trace import walk
@@ -51,13 +52,20 @@ def refit_in_order(
     copied = dict(walk(copy))
     for candidate in track(narrow, "Refitting layers"):
         paired = pairs.moments(copy, candidate.layer)
-        moments = replace(
-            factorizer.moments(candidate.layer), second=paired.second, rows_seen=paired.rows_seen
-        )
-        kernel = _mapped(factorizer.kernel(candidate.layer), paired, moments)
-        factorizer.refit(candidate, kernel, moments)
+        with one_blas_thread():
+            refitted = _refitted(factorizer, candidate, paired)
         variable = copied[candidate.layer].kernel
-        variable.assign(factorizer.effective_kernel(candidate).reshape(variable.shape))
+        variable.assign(refitted.reshape(variable.shape))
+
+
+def _refitted(factorizer: Factorizer, candidate: Candidate, paired: PairedMoments) -> Matrix:
+    """The effective kernel behind compressed layers."""
+    moments = replace(
+        factorizer.moments(candidate.layer), second=paired.second, rows_seen=paired.rows_seen
+    )
+    kernel = _mapped(factorizer.kernel(candidate.layer), paired, moments)
+    factorizer.refit(candidate, kernel, moments)
+    return factorizer.effective_kernel(candidate)
 
 
 def _mapped(kernel: Matrix, paired: PairedMoments, moments: Moments) -> Matrix:

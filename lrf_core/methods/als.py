@@ -20,6 +20,7 @@ from functools import reduce
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
 from lrf_core.methods.base import Matrix, times_second
@@ -132,11 +133,13 @@ def improve(
     """
     sizes = tuple(X.shape[0] for X in start.inner)
     marginals = marginal_moments(second, sizes)
+    # The steps are approximate anyway: single precision makes them twice as fast.
+    single = second.astype(np.float32)
     found = Components(start.inner, outer_fit(second, target, start.inner, ridge)).normalized()
     for _ in range(sweeps):
         inner = list(found.inner)
         for mode in reversed(range(len(inner))):
-            inner[mode] = _descended(second, target, inner, found.outer, mode, marginals)
+            inner[mode] = _descended(single, target, inner, found.outer, mode, marginals)
         unit = Components(tuple(inner), found.outer).normalized()
         found = Components(unit.inner, outer_fit(second, target, unit.inner, ridge))
     return found
@@ -200,7 +203,7 @@ def _solved(gram: Matrix, right: Matrix, ridge: float) -> Matrix:
 
 
 def _descended(
-    second: Matrix,
+    second: NDArray[np.float32],
     target: Matrix,
     inner: Sequence[Matrix],
     outer: Matrix,
@@ -214,7 +217,7 @@ def _descended(
 
     def normal(factor: Matrix) -> Matrix:
         replaced = [factor if index == mode else X for index, X in enumerate(inner)]
-        coded = times_second(second, khatri_rao(replaced)) @ outer_gram
+        coded = times_second(second, khatri_rao(replaced).astype(np.float32)) @ outer_gram
         return _contracted(coded.reshape(*sizes, rank), inner, mode)
 
     right = _contracted((target @ outer).reshape(*sizes, rank), inner, mode)
@@ -224,10 +227,11 @@ def _descended(
         if index != mode
     )
     gram = reduce(np.multiply, weighted, outer_gram)
-    left = scipy.linalg.cho_factor(marginals[mode])
+    left = np.linalg.inv(marginals[mode])
+    right_inverse = _solved(gram, np.eye(rank), RIDGE)
 
     def precondition(residual: Matrix) -> Matrix:
-        return _solved(gram, scipy.linalg.cho_solve(left, residual), RIDGE)
+        return np.asarray(left @ residual @ right_inverse)
 
     shape = inner[mode].shape
 

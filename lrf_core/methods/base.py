@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -25,6 +25,7 @@ from lrf_core.errors import SpecError
 
 Matrix = NDArray[np.float64]
 Ranks = tuple[int, ...]
+_Real = TypeVar("_Real", Matrix, NDArray[np.float32])
 
 # Above this width the second moment is kept as its diagonal: 8192^2 doubles are half a gibibyte.
 MAX_FULL_WIDTH = 8192
@@ -134,7 +135,7 @@ class Moments:
         return np.asarray(0.8 * self.gradient + 0.2 * mean * np.eye(outputs))
 
 
-def times_second(second: Matrix, matrix: Matrix) -> Matrix:
+def times_second(second: _Real, matrix: _Real) -> _Real:
     """`S @ matrix`, for a full `S` or its diagonal."""
     if second.ndim == 1:
         return np.asarray(second[:, None] * matrix)

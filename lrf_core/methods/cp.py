@@ -14,6 +14,7 @@ Ranks build on each other: the components of a rank start those of the next.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,17 +43,20 @@ from lrf_core.methods.base import (
     times_second,
 )
 
-# Ranks that build on each other, about.
-_LADDER = 16
+# Ranks that build on each other: in steps of this share of the highest, and wider ones from where
+# a step is less than this growth. High ranks take the longest and gain the least.
+_STEP = 1 / 16
+_GROWTH = 1.2
 # Starts that are tried for new components, and the sweeps after which the best goes on.
 _SEEDS = 2
 _TRIAL_SWEEPS = 3
 _CORE_SWEEPS = 30
 _FULL_SWEEPS = 2
-# Sweeps on the exact output error, fewer where a sweep takes more multiply-adds than this in all.
 _EXACT_SWEEPS = 2
 _REFIT_SWEEPS = 8
-_EXACT_WORK = 10**11
+# Multiply-adds for the sweeps of one fit, and of one that will be used: wide layers get fewer.
+_WORK = 2 * 10**10
+_REFIT_WORK = 10**11
 # Share of the whitened kernel's energy that its Tucker core may miss.
 _CORE_TAIL = 1e-3
 # Above this ratio of energies, components are taken to cancel each other: they are regularized.
@@ -91,11 +95,16 @@ class CpForm(Form):
         """Ranks that build on each other, up to where the chain has the layer's parameters."""
         component = sum(self.modes) + self.geometry.outputs
         even = math.prod(self.geometry.kernel_shape) // component
-        return rank_grid(max(1, min(even, self.full_ranks[0])), _LADDER)
+        steps = rank_grid(max(1, min(even, self.full_ranks[0])), round(1 / _STEP))
+        ladder = steps[:1]
+        for step, after in itertools.pairwise([*steps[1:], math.inf]):
+            if after > _GROWTH * ladder[-1]:
+                ladder.append(int(step))
+        return ladder
 
     def candidate_ranks(self, per_mode: int) -> list[Ranks]:
         ladder = self.ladder
-        every = math.ceil(len(ladder) / (2 * per_mode))
+        every = math.ceil(len(ladder) / per_mode)
         return [(rank,) for rank in ladder[::-every][::-1]]
 
     def cost(self, ranks: Ranks) -> Cost:
@@ -187,14 +196,14 @@ class CpSweep(Sweep):
         start: Components | None
         if self._start is not None and self._start.rank == rank:
             start = grown = self._start
-            sweeps = _REFIT_SWEEPS
+            sweeps, allowed = _REFIT_SWEEPS, _REFIT_WORK
         else:
             lower = [each for each in self._form.ladder if each < rank]
             start = self._fit(lower[-1]).components if lower else None
             grown = self._grown(start, rank, ridge)
-            sweeps = _EXACT_SWEEPS
-        sweep_work = 12 * self._second.size * rank * len(grown.inner)
-        sweeps = min(sweeps, _EXACT_WORK // sweep_work)
+            sweeps, allowed = _EXACT_SWEEPS, _WORK
+        work = 6 * self._second.size * rank * len(grown.inner)
+        sweeps = min(sweeps, allowed // work)
         improved = improve(self._second, self._target, grown, sweeps, ridge)
         if start is None or self._error(improved) <= self._error(start):
             return improved
@@ -203,14 +212,15 @@ class CpSweep(Sweep):
     def _grown(self, start: Components | None, rank: int, ridge: float) -> Components:
         """More components, fitted in the whitened space: the best of several random starts."""
         core = self._core()
-        coded = core.encoded(start) if start else None
+        coded = core.encoded(start) if start else core.nothing()
+        modes = core.tensor.ndim
+        sweeps = min(_CORE_SWEEPS, _WORK // (rank * modes * (core.tensor.size + rank**2)))
         trials = []
-        for seed in range(_SEEDS):
-            rng = np.random.default_rng((rank, seed))
-            first = coded.extended(rank, rng) if coded else core.random(rank, rng)
+        for seed in range(_SEEDS if sweeps == _CORE_SWEEPS else 1):
+            first = coded.extended(rank, np.random.default_rng((rank, seed)))
             trials.append(alternate(core.tensor, first, _TRIAL_SWEEPS, ridge))
         best = min(trials, key=lambda trial: residual(core.tensor, trial))
-        return core.decoded(alternate(core.tensor, best, _CORE_SWEEPS, ridge), ridge)
+        return core.decoded(alternate(core.tensor, best, sweeps, ridge), ridge)
 
     def _error(self, components: Components) -> float:
         """Weighted output error, up to a constant."""
@@ -260,12 +270,10 @@ class _Core:
     encoder: Matrix
     decoder: Matrix
 
-    def random(self, rank: int, rng: np.random.Generator) -> Components:
-        none = Components(
-            tuple(np.zeros((size, 0)) for size in self.tensor.shape[:-1]),
-            np.zeros((self.tensor.shape[-1], 0)),
-        )
-        return none.extended(rank, rng)
+    def nothing(self) -> Components:
+        """No components yet."""
+        *inner, outer = (np.zeros((size, 0)) for size in self.tensor.shape)
+        return Components(tuple(inner), outer)
 
     def encoded(self, components: Components) -> Components:
         inner = [L.T @ X for L, X in zip(self.whiteners, components.inner, strict=True)]
