@@ -8,6 +8,7 @@ from .artifacts import (
 )
 from .data import Data, open_data
 from .errors import LrfError
+from .export import Closeness, Export, closeness, export_model, open_exported
 from .models.load import load_model, save_model
 from .spec import (
     DecomposeSpec,
@@ -32,6 +33,9 @@ __all__ = [  # noqa: RUF022
     "validate",
     "publish",
     "save_model",
+    "export_model",
+    "open_exported",
+    "closeness",
     "compress",
     "load_spec",
     "Spec",
@@ -47,5 +51,7 @@ __all__ = [  # noqa: RUF022
     "FinetuneRecord",
     "Verdict",
     "Release",
+    "Export",
+    "Closeness",
     "LrfError",
 ]

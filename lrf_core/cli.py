@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrf_core import progress
+from lrf_core import commands_export, progress
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.options import (
@@ -30,6 +30,7 @@ from lrf_core.options import (
     SimilarityOption,
     SpecOption,
     ToOption,
+    WeightsOption,
     goal_settings,
     split_names,
 )
@@ -55,6 +56,7 @@ app = typer.Typer(
 @app.command()
 def compress(
     model: ModelArgument = None,
+    weights: WeightsOption = None,
     data: DataOption = None,
     spec: SpecOption = None,
     out: OutOption = None,
@@ -91,6 +93,7 @@ def compress(
 
     settings = dict[str, Any](
         model=model,
+        weights=weights,
         data=data,
         out=out,
         seed=seed,
@@ -112,6 +115,7 @@ def compress(
 @app.command()
 def analyze(
     model: ModelArgument = None,
+    weights: WeightsOption = None,
     data: DataOption = None,
     spec: SpecOption = None,
     out: OutOption = None,
@@ -130,7 +134,12 @@ def analyze(
     from lrf_core.stages import analyze as analyze_stage
 
     settings = dict[str, Any](
-        model=model, data=data, out=out, seed=seed, explore={"methods": split_names(methods)}
+        model=model,
+        weights=weights,
+        data=data,
+        out=out,
+        seed=seed,
+        explore={"methods": split_names(methods)},
     )
     asked, outputs = _asked(spec, settings)
     network, samples = _inputs(asked)
@@ -142,6 +151,7 @@ def analyze(
 @app.command()
 def explore(
     model: ModelArgument = None,
+    weights: WeightsOption = None,
     data: DataOption = None,
     spec: SpecOption = None,
     out: OutOption = None,
@@ -163,6 +173,7 @@ def explore(
 
     settings = dict[str, Any](
         model=model,
+        weights=weights,
         data=data,
         out=out,
         seed=seed,
@@ -180,6 +191,7 @@ def explore(
 @app.command()
 def decompose(
     model: ModelArgument = None,
+    weights: WeightsOption = None,
     data: DataOption = None,
     spec: SpecOption = None,
     out: OutOption = None,
@@ -206,6 +218,7 @@ def decompose(
 
     settings = dict[str, Any](
         model=model,
+        weights=weights,
         data=data,
         out=out,
         seed=seed,
@@ -232,6 +245,7 @@ def decompose(
 @app.command()
 def finetune(
     model: ModelArgument = None,
+    weights: WeightsOption = None,
     data: DataOption = None,
     spec: SpecOption = None,
     out: OutOption = None,
@@ -253,7 +267,7 @@ def finetune(
     from lrf_core.stages import finetune as finetune_stage
 
     settings = dict[str, Any](
-        model=model, data=data, out=out, seed=seed, finetune={"epochs": epochs}
+        model=model, weights=weights, data=data, out=out, seed=seed, finetune={"epochs": epochs}
     )
     asked, outputs = _asked(spec, settings)
     teacher, samples = _inputs(asked)
@@ -269,6 +283,7 @@ def finetune(
 @app.command()
 def validate(
     model: ModelArgument = None,
+    weights: WeightsOption = None,
     data: DataOption = None,
     spec: SpecOption = None,
     out: OutOption = None,
@@ -292,7 +307,12 @@ def validate(
     from lrf_core.stages import validate as validate_stage
 
     settings = dict[str, Any](
-        model=model, data=data, out=out, seed=seed, gate={"max_accuracy_drop": max_accuracy_drop}
+        model=model,
+        weights=weights,
+        data=data,
+        out=out,
+        seed=seed,
+        gate={"max_accuracy_drop": max_accuracy_drop},
     )
     asked, outputs = _asked(spec, settings)
     baseline, samples = _inputs(asked)
@@ -346,6 +366,9 @@ def publish(
     _show(release, as_json, f"published {release.name} {release.version}", release.location)
 
 
+app.command()(commands_export.export)
+
+
 def main() -> None:
     """`lrf`, with progress on standard error."""
     with progress.shown():
@@ -390,7 +413,7 @@ def _inputs(spec: Spec) -> tuple[keras.Model, Data]:
     from lrf_core.data import open_data
     from lrf_core.models.load import load_model
 
-    model = load_model(spec.model)
+    model = load_model(spec.model, spec.weights)
     return model, open_data(spec.data, model, spec.seed)
 
 

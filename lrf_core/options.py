@@ -7,7 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-ModelArgument = Annotated[str | None, typer.Argument(help="A .keras file (or set in --spec).")]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(help="A .keras or .h5 file, or a .json config (or set in --spec)."),
+]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="Weights file, for a model given as a .json config.")
+]
 DataOption = Annotated[
     str | None,
     typer.Option(help="An .npz file, a folder of class folders of images, or module:function."),

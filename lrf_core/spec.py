@@ -117,7 +117,12 @@ class PublishSpec(Section):
 class Spec(Section):
     """One compression, from a trained model to a release."""
 
-    model: str = Field(description="Path of a .keras file.")
+    model: str = Field(
+        description="A .keras or .h5 file, or a .json config (what model.to_json() returns)."
+    )
+    weights: str | None = Field(
+        None, description="A .weights.h5, .h5 or .keras file; needed with a .json config only."
+    )
     data: str = Field(description="An .npz file, a folder of class folders, or module:function.")
     out: str = Field("out", description="Folder for every artifact of the run.")
     seed: int = Field(0, ge=0)

@@ -22,7 +22,7 @@ from lrf_core.artifacts import (
 )
 from lrf_core.artifacts import versions as package_versions
 from lrf_core.data import Data, open_data
-from lrf_core.errors import LrfError
+from lrf_core.errors import LrfError, ModelError
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outputs, Run, write_lineage
 from lrf_core.report import write_report
@@ -43,7 +43,13 @@ def compress(spec: Spec) -> Run:
         LrfError: bad input of any kind; see `lrf_core.errors`.
     """
     outputs = Outputs(Path(spec.out))
-    model = load_model(spec.model)
+    model = load_model(spec.model, spec.weights)
+    if len(model.outputs) > 1:
+        raise ModelError(
+            f"model '{model.name}' has {len(model.outputs)} outputs; fine-tuning and the gate "
+            "judge models with one. Use lrf analyze, explore and decompose, and train with your "
+            "own losses"
+        )
     data = open_data(spec.data, model, spec.seed)
     store = store_uri(spec)
     open_store(store).check()

@@ -76,8 +76,9 @@ def run(spec: Spec, say: Callable[[str], None]) -> Run:
 
 def _check_inputs(spec: Spec, store: str) -> None:
     """What can be seen without TensorFlow; analyze looks closer."""
-    if not Path(spec.model).exists():
-        raise ModelError(f"no model at {spec.model}; give the path of a .keras file")
+    for kind, path in (("model", spec.model), ("weights", spec.weights)):
+        if path is not None and not Path(path).exists():
+            raise ModelError(f"no {kind} at {path}; give the path of a .keras or .h5 file")
     if not Path(spec.data).exists() and not _FUNCTION.fullmatch(spec.data):
         raise DataError(
             f"no data at {spec.data}; give an .npz file, a folder of class folders of images, or "

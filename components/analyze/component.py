@@ -29,7 +29,7 @@ def analyze(
     from components.step import step
 
     with step("analyze", spec) as asked:
-        model = lrf.load_model(asked.model)
+        model = lrf.load_model(asked.model, asked.weights)
         data = lrf.open_data(asked.data, model, asked.seed)
         found = lrf.analyze(model, data, settings=asked.explore, seed=asked.seed)
         lrf.save_model(model, Path(baseline.path))

@@ -14,12 +14,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lrf_core.calibration.fisher import Likelihood, likelihoods_of
 from lrf_core.calibration.patches import channels_last, patch_table, positions_to_sum
 from lrf_core.errors import DataError
 from lrf_core.methods import Moments
-from lrf_core.models.load import is_probability
-from lrf_core.models.trace import watching
+from lrf_core.models.precision import in_float32
+from lrf_core.models.trace import walk, watching
 from lrf_core.progress import work
+from lrf_core.structure import Samples, chosen, sample_count
 
 # Above this width the second moment is kept as its diagonal: 8192^2 doubles are half a gibibyte.
 MAX_FULL_WIDTH = 8192
@@ -42,20 +44,21 @@ class _Sums:
 def collect_moments(
     model: keras.Model,
     layers: Mapping[str, keras.Layer],
-    samples: NDArray[Any],
+    samples: Samples,
     *,
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, Moments]:
     """Statistics of each layer's input and of the loss gradient at its output.
 
-    The gradient is that of the log-likelihood of a label drawn from the model's own answer, so
-    its second moment is the Fisher information at the layer's output (Martens and Grosse 2015,
-    arXiv 1503.05671); no label is needed.
+    The gradient is that of the log-likelihood of labels drawn from the model's own answers (see
+    `fisher`), so its second moment is the Fisher information at the layer's output (Martens and
+    Grosse 2015, arXiv 1503.05671); no label is needed. A model of lower precision is run in
+    float32.
 
     Args:
         layers: path to convolution or dense layer of `model`.
-        samples: `(samples, *input_shape)`.
+        samples: `(samples, *input_shape)`; a list or dict of arrays for several inputs.
 
     Returns:
         Moments for each path.
@@ -65,15 +68,21 @@ def collect_moments(
     """
     # A generator per layer: what is sampled of one does not depend on which others are asked for.
     rngs = {path: np.random.default_rng([seed, zlib.crc32(path.encode())]) for path in layers}
-    collector = _Collector(model, layers, samples.shape[0], seed)
+    running = in_float32(model)
+    if running is not model:
+        copies = dict(walk(running))
+        layers = {path: copies[path] for path in layers}
+    count = sample_count(samples)
+    collector = _Collector(running, layers, count, seed)
     sums = {path: _Sums() for path in layers}
-    with work("Calibrating", len(samples)) as advance:
-        for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size]
+    with work("Calibrating", count) as advance:
+        for start in range(0, count, batch_size):
+            batch = chosen(samples, slice(start, start + batch_size))
+            size = sample_count(batch)
             for path, update in collector.batch(batch, rngs):
-                _add(sums[path], update, rngs[path], KEPT_ROWS * len(batch) / len(samples))
-            advance(len(batch))
-    return {path: _finish(path, total, len(samples)) for path, total in sums.items()}
+                _add(sums[path], update, rngs[path], KEPT_ROWS * size / count)
+            advance(size)
+    return {path: _finish(path, total, count) for path, total in sums.items()}
 
 
 @dataclass(frozen=True)
@@ -125,22 +134,22 @@ class _Collector:
         self._layers = layers
         self._samples = samples
         self._labels = np.random.default_rng(seed)
-        self._probabilities: bool | None = None
+        self._likelihoods: list[Likelihood] = []
         self._step = tf.function(self._forward_and_gradient, autograph=False, reduce_retracing=True)
 
     def batch(
-        self, batch: NDArray[Any], rngs: Mapping[str, np.random.Generator]
+        self, batch: Samples, rngs: Mapping[str, np.random.Generator]
     ) -> Iterator[tuple[str, _Update]]:
-        if self._probabilities is None:
-            answers = np.asarray(self._model.predict_on_batch(batch))
-            self._probabilities = is_probability(answers)
+        if not self._likelihoods:
+            self._likelihoods = likelihoods_of(self._model, batch)
         draw = self._labels.integers(2**31, size=2, dtype=np.int32)
-        inputs, gradients = self._step(tf.convert_to_tensor(batch), tf.constant(draw))
+        tensors_in = keras.tree.map_structure(tf.convert_to_tensor, batch)
+        inputs, gradients = self._step(tensors_in, tf.constant(draw))
         for path, tensors in inputs.items():
             for source, gradient in zip(tensors, gradients[path], strict=True):
                 yield path, self._reduce(path, source, gradient, rngs[path])
 
-    def _forward_and_gradient(self, batch: tf.Tensor, draw: tf.Tensor) -> tuple[Any, Any]:
+    def _forward_and_gradient(self, batch: Samples, draw: tf.Tensor) -> tuple[Any, Any]:
         inputs: dict[str, list[tf.Tensor]] = {path: [] for path in self._layers}
         outputs: dict[str, list[tf.Tensor]] = {path: [] for path in self._layers}
         with tf.GradientTape() as tape:
@@ -152,13 +161,15 @@ class _Collector:
                 return target
 
             with watching(self._layers, note):
-                answers = tf.cast(self._model(batch, training=False), tf.float32)
-            logs = tf.math.log(answers + 1e-7) if self._probabilities else answers
-            logs = tf.nn.log_softmax(logs)
-            # Gumbel-max: the label is a draw from the model's own distribution.
-            uniform = tf.random.stateless_uniform(tf.shape(logs), draw, 1e-7, 1.0)
-            labels = tf.argmax(logs - tf.math.log(-tf.math.log(uniform)), axis=-1)
-            loss = -tf.reduce_sum(tf.gather(logs, labels, batch_dims=len(logs.shape) - 1))
+                answers = keras.tree.flatten(self._model(batch, training=False))
+            loss = tf.add_n(
+                [
+                    likelihood.loss(answer, draw + index)
+                    for index, (answer, likelihood) in enumerate(
+                        zip(answers, self._likelihoods, strict=True)
+                    )
+                ]
+            )
         return inputs, tape.gradient(loss, outputs)
 
     def _reduce(

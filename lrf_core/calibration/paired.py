@@ -10,11 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from lrf_core.calibration.patches import PatchTable, patch_table, positions_to_sum
 from lrf_core.methods.base import Matrix
+from lrf_core.models.precision import in_float32
 from lrf_core.models.trace import walk, watching
+from lrf_core.structure import Samples, chosen, sample_count
 
 
 @dataclass(frozen=True)
@@ -48,28 +49,31 @@ class PairedCalibration:
 
     Args:
         layers: path to convolution or dense layer of `model`.
-        samples: `(samples, *input_shape)`.
+        samples: `(samples, *input_shape)`; a list or dict of arrays for several inputs.
     """
 
     def __init__(
         self,
         model: keras.Model,
         layers: Mapping[str, keras.Layer],
-        samples: NDArray[Any],
+        samples: Samples,
         *,
         batch_size: int,
         seed: int,
     ) -> None:
         self._layers = layers
-        self._count = len(samples)
+        self._count = sample_count(samples)
         self._batches = [
-            samples[start : start + batch_size] for start in range(0, len(samples), batch_size)
+            chosen(samples, slice(start, start + batch_size))
+            for start in range(0, self._count, batch_size)
         ]
+        running = in_float32(model)
+        watched = {path: layer for path, layer in walk(running) if path in layers}
         rngs = {path: np.random.default_rng([seed, zlib.crc32(path.encode())]) for path in layers}
         self._targets = [
             {
                 path: [self._target(path, source, rngs[path]) for source in sources]
-                for path, sources in _inputs_seen(model, layers, batch).items()
+                for path, sources in _inputs_seen(running, watched, batch).items()
             }
             for batch in self._batches
         ]
@@ -104,7 +108,7 @@ class PairedCalibration:
 
 
 def _inputs_seen(
-    model: keras.Model, layers: Mapping[str, keras.Layer], batch: NDArray[Any]
+    model: keras.Model, layers: Mapping[str, keras.Layer], batch: Samples
 ) -> dict[str, list[tf.Tensor]]:
     seen: dict[str, list[tf.Tensor]] = {path: [] for path in layers}
 
@@ -113,5 +117,5 @@ def _inputs_seen(
         return target
 
     with watching(layers, note):
-        model(tf.convert_to_tensor(batch), training=False)
+        model(keras.tree.map_structure(tf.convert_to_tensor, batch), training=False)
     return seen

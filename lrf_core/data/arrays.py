@@ -15,28 +15,31 @@ from lrf_core.data.check import (
     divided,
     labelled,
 )
-from lrf_core.data.split import Array, Data
+from lrf_core.data.split import Array, Data, Split
 from lrf_core.errors import DataError
 from lrf_core.progress import track
-
-_WHOLE = ("x", "y")
-_PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def open_npz(path: Path, expected: Expected, seed: int) -> Data:
     """Read `x` and `y` (divided 80/20 by `seed`) or `x_train`, `y_train`, `x_test`, `y_test`.
 
-    Samples are `(n, *input_shape)`, labels class ids `(n,)` or one-hot `(n, classes)`.
+    Samples are `(n, *input_shape)`, labels class ids `(n,)` or one-hot `(n, classes)`. For a model
+    with several inputs there is an array under the name of each in place of `x`.
 
     Raises:
         DataError: the file cannot be read or does not fit the model.
     """
-    arrays = _read(path)
-    if all(name in arrays for name in _PARTS):
-        train = labelled(arrays["x_train"], arrays["y_train"], f"{path} (train)", expected)
-        test = labelled(arrays["x_test"], arrays["y_test"], f"{path} (test)", expected)
+    samples = ("x",) if len(expected.inputs) == 1 else expected.names
+    arrays = _read(path, samples)
+
+    def part(suffix: str, where: str) -> Split:
+        x = {name: arrays[own + suffix] for name, own in zip(expected.names, samples, strict=True)}
+        return labelled(x, arrays[f"y{suffix}"], where, expected)
+
+    if "y_train" in arrays:
+        train, test = part("_train", f"{path} (train)"), part("_test", f"{path} (test)")
     else:
-        train, test = divided(labelled(arrays["x"], arrays["y"], str(path), expected), seed)
+        train, test = divided(part("", str(path)), seed)
     check_counts(train, test, str(path))
     return Data(
         train=train,
@@ -47,14 +50,14 @@ def open_npz(path: Path, expected: Expected, seed: int) -> Data:
     )
 
 
-def _read(path: Path) -> dict[str, Array]:
+def _read(path: Path, samples: tuple[str, ...]) -> dict[str, Array]:
     try:
         # Never allow_pickle: an object array is code from whoever made the file.
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path} is a single array; save x and y with np.savez(...)")
         with archive:
-            names = _names(path, archive.files)
+            names = _names(path, archive.files, samples)
             return {name: archive[name] for name in track(names, "Reading samples")}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:200]
@@ -63,18 +66,24 @@ def _read(path: Path) -> dict[str, Array]:
         raise DataError(f"cannot read {path} as an .npz file: {reason}") from None
 
 
-def _names(path: Path, found: list[str]) -> tuple[str, ...]:
-    for names in (_PARTS, _WHOLE):
+def _names(path: Path, found: list[str], samples: tuple[str, ...]) -> tuple[str, ...]:
+    whole = (*samples, "y")
+    parts = tuple(f"{name}_{part}" for part in ("train", "test") for name in whole)
+    for names in (parts, whole):
         if set(names) <= set(found):
             return names
     listed = ", ".join(found) or "nothing"
-    if "x" in found or {"x_train", "x_test"} <= set(found):
-        missing = "y" if "x" in found else "y_train and y_test"
+    in_parts = {name for name in parts if not name.startswith("y_")} <= set(found)
+    if in_parts or set(samples) <= set(found):
+        missing = "y_train and y_test" if in_parts else "y"
         raise DataError(
             f"{path} has no labels {missing} (found: {listed}); fine-tuning and the accuracy "
             "check need them"
         )
     raise DataError(
-        f"{path} must hold the arrays x and y, or x_train, y_train, x_test and y_test; "
-        f"found: {listed}"
+        f"{path} must hold the arrays {_listed(whole)}, or {_listed(parts)}; found: {listed}"
     )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from lrf_core.data.split import Array, Split
 from lrf_core.errors import DataError, ModelError
 from lrf_core.progress import track
+from lrf_core.structure import Samples, input_structure, judged_output, sample_count
 
 TEST_SHARE = 0.2  # of samples that come in one part
 MIN_TRAIN, MIN_TEST = 8, 2
@@ -21,52 +23,123 @@ _ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
+class ExpectedInput:
+    """One input of a model.
+
+    Attributes:
+        name: as people name its array.
+        shape: of one sample, without the batch axis; None where any length will do.
+        text: whether it takes strings.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    text: bool
+
+
+@dataclass(frozen=True)
 class Expected:
     """What the model takes and answers.
 
     Attributes:
-        shape: of one sample, without the batch axis; None where any length will do.
-        classes: width of the output.
+        inputs: in the order in which Keras flattens them.
+        structure: the symbolic inputs as the model takes them: one, or a list or dict.
+        classes: width of the output that labels belong to.
     """
 
-    shape: tuple[int | None, ...]
+    inputs: tuple[ExpectedInput, ...]
+    structure: Any
     classes: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.inputs)
 
 
 def expected_by(model: keras.Model) -> Expected:
-    """What a model with one input and one output (batch, classes) expects of its data.
+    """What a Functional or Sequential model expects of its data.
+
+    Labels belong to its first output of shape (batch, classes).
 
     Raises:
-        ModelError: the model has several inputs or outputs, or does not answer with classes.
+        ModelError: no output has classes.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    structure = input_structure(model)
+    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+    judged = judged_output(model)
+    if judged is None:
         raise ModelError(
-            f"model '{model.name}' has {len(model.inputs)} inputs and {len(model.outputs)} "
-            "outputs; models with more than one of either are not supported yet"
+            f"model '{model.name}' answers with shape {', '.join(map(str, shapes))}; data with "
+            "labels needs a classifier, with an output (batch, classes) of two or more classes. "
+            "From Python, lrf.Data of unlabelled samples can still be analyzed, explored and "
+            "decomposed"
         )
-    output = tuple(model.outputs[0].shape)
-    if len(output) != 2 or output[1] is None or output[1] < 2:
-        raise ModelError(
-            f"model '{model.name}' answers with shape {output}; only classifiers with an output "
-            "(batch, classes) of two or more classes are supported yet"
+    inputs = tuple(
+        ExpectedInput(
+            name=str(path[0]) if isinstance(structure, dict) else tensor._keras_history[0].name,
+            shape=tuple(tensor.shape[1:]),
+            text=tensor.dtype == "string",
         )
-    return Expected(shape=tuple(model.inputs[0].shape[1:]), classes=int(output[1]))
+        for path, tensor in keras.tree.flatten_with_path(structure)
+    )
+    return Expected(inputs, structure, classes=int(shapes[judged][1]))
 
 
-def check_samples(samples: Array, where: str, expected: Expected) -> None:
-    """Raise DataError unless samples `(n, *shape)` are finite numbers of the model's shape."""
-    if samples.dtype.kind not in "biuf":
+def arranged(samples: Samples, where: str, expected: Expected) -> Samples:
+    """Samples in the structure that the model takes.
+
+    Args:
+        samples: one array, a list or tuple in the model's order, or a dict by the inputs' names.
+
+    Raises:
+        DataError: arrays for other inputs than the model's.
+    """
+    if isinstance(samples, dict):
+        missing = [name for name in expected.names if name not in samples]
+        flat = [] if missing else [samples[name] for name in expected.names]
+        found = f"inputs {', '.join(samples)}"
+    else:
+        flat = list(samples) if isinstance(samples, (list, tuple)) else [samples]
+        found = "one array for each sample" if len(flat) == 1 else f"{len(flat)} arrays"
+        missing = [] if len(flat) == len(expected.inputs) else list(expected.names)
+    in_order = isinstance(samples, dict) or not isinstance(expected.structure, dict)
+    if missing or not (in_order or len(flat) == 1):
         raise DataError(
-            f"{where} holds {samples.dtype} values; samples must be numbers (uint8, float32, ...)"
+            f"{where} has {found}, but the model takes {', '.join(expected.names)}; give a dict "
+            "with an array for each of these names"
         )
-    found = samples.shape[1:]
-    if samples.ndim == 0 or not _fits(found, expected.shape):
+    return keras.tree.pack_sequence_as(expected.structure, flat)
+
+
+def check_samples(samples: Samples, where: str, expected: Expected) -> None:
+    """Raise DataError unless the arrays are what the model takes.
+
+    Args:
+        samples: as `arranged` gives them.
+    """
+    arrays = keras.tree.flatten(samples)
+    for values, wanted in zip(arrays, expected.inputs, strict=True):
+        name = where if len(arrays) == 1 else f"{where} '{wanted.name}'"
+        _check_array(values, name, wanted)
+        if len(values) != len(arrays[0]):
+            raise DataError(
+                f"{name} has {len(values)} samples, but '{expected.names[0]}' has "
+                f"{len(arrays[0])}; give one of each for every sample"
+            )
+
+
+def _check_array(values: Array, where: str, wanted: ExpectedInput) -> None:
+    kinds, kind_names = ("SU", "text") if wanted.text else ("biuf", "numbers (uint8, float32, ...)")
+    if values.dtype.kind not in kinds:
+        raise DataError(f"{where} holds {values.dtype} values; samples must be {kind_names}")
+    found = values.shape[1:]
+    if values.ndim == 0 or not _fits(found, wanted.shape):
         raise DataError(
-            f"{where} has shape {samples.shape}, but the model takes samples of shape "
-            f"{_text(expected.shape)}{_shape_hint(found, expected.shape)}"
+            f"{where} has shape {values.shape}, but the model takes samples of shape "
+            f"{_text(wanted.shape)}{_shape_hint(found, wanted.shape)}"
         )
-    if samples.dtype.kind == "f":
-        _check_finite(samples, where)
+    if values.dtype.kind == "f":
+        _check_finite(values, where)
 
 
 def class_ids(labels: Array, where: str, expected: Expected) -> Array:
@@ -97,13 +170,13 @@ def class_ids(labels: Array, where: str, expected: Expected) -> Array:
     return ids
 
 
-def labelled(samples: Array, labels: Array, where: str, expected: Expected) -> Split:
+def labelled(samples: Samples, labels: Array, where: str, expected: Expected) -> Split:
     """A checked split of samples `(n, *shape)` and labels in any known form. Raises DataError."""
+    samples = arranged(samples, where, expected)
     check_samples(samples, f"{where} samples", expected)
-    if labels.ndim and len(labels) != len(samples):
-        raise DataError(
-            f"{where} has {len(samples)} samples but {len(labels)} labels; give one for each"
-        )
+    count = sample_count(samples)
+    if labels.ndim and len(labels) != count:
+        raise DataError(f"{where} has {count} samples but {len(labels)} labels; give one for each")
     return Split.of(samples, class_ids(labels, f"{where} labels", expected))
 
 
@@ -138,7 +211,7 @@ def digest_of_arrays(arrays: Mapping[str, Array]) -> str:
         values = arrays[name]
         digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
         for start in track(range(0, len(values), _ROWS_AT_ONCE), f"Digest of {name}"):
-            digest.update(np.ascontiguousarray(values[start : start + _ROWS_AT_ONCE]).data)
+            digest.update(values[start : start + _ROWS_AT_ONCE].tobytes())
     return digest.hexdigest()
 
 

@@ -66,7 +66,12 @@ def open_folder(path: Path, expected: Expected, seed: int) -> Data:
 
 
 def _image_size(path: Path, expected: Expected) -> tuple[int, int, int]:
-    shape = expected.shape
+    if len(expected.inputs) > 1:
+        raise DataError(
+            f"{path} gives images only, but the model takes {', '.join(expected.names)}; give an "
+            ".npz file with an array for each, or module:function"
+        )
+    shape = expected.inputs[0].shape
     if len(shape) != 3 or None in shape or shape[2] not in (1, 3):
         hint = ""
         if len(shape) == 3 and shape[0] in (1, 3):

@@ -14,6 +14,7 @@ import numpy as np
 
 from lrf_core.data.check import (
     Expected,
+    arranged,
     check_counts,
     digest_of_arrays,
     divided,
@@ -22,6 +23,7 @@ from lrf_core.data.check import (
 from lrf_core.data.split import Array, Data
 from lrf_core.errors import DataError
 from lrf_core.progress import work
+from lrf_core.structure import Samples, joined
 
 _BATCH = 256
 _WANTED = "a tf.data.Dataset of (x, y), or a pair (train, test) of them"
@@ -51,7 +53,7 @@ def open_function(source: str, expected: Expected, seed: int) -> Data:
     arrays = {
         f"{axis}_{name}": values
         for name, (x, y) in zip(datasets, parts, strict=True)
-        for axis, values in (("x", x), ("y", y))
+        for axis, values in (*_named(x), ("y", y))
     }
     return Data(
         train=train,
@@ -60,6 +62,14 @@ def open_function(source: str, expected: Expected, seed: int) -> Data:
         source=source,
         digest=digest_of_arrays(arrays),
     )
+
+
+def _named(samples: Samples) -> list[tuple[str, Array]]:
+    """The arrays under the names that the digest knows them by."""
+    if not keras.tree.is_nested(samples):
+        return [("x", samples)]
+    paths = keras.tree.flatten_with_path(samples)
+    return [("_".join(["x", *map(str, path)]), values) for path, values in paths]
 
 
 @contextmanager
@@ -119,26 +129,20 @@ def _datasets(source: str, result: Any) -> dict[str, Any]:
     raise DataError(f"{source} returned a {found}; it must return {_WANTED}")
 
 
-def _read(dataset: Any, where: str, expected: Expected) -> tuple[Array, Array]:
+def _read(dataset: Any, where: str, expected: Expected) -> tuple[Samples, Array]:
     spec = dataset.element_spec
-    if not (isinstance(spec, tuple) and len(spec) == 2 and all(hasattr(s, "shape") for s in spec)):
+    if not (isinstance(spec, tuple) and len(spec) == 2 and hasattr(spec[1], "shape")):
         raise DataError(f"{where} yields {spec}; its elements must be pairs (x, y) of tensors")
     if bool(dataset.cardinality() == -1):  # tf.data.INFINITE_CARDINALITY
         raise DataError(f"{where} never ends; leave out .repeat()")
-    rank = spec[0].shape.rank
-    if rank == len(expected.shape):
+    if not _is_batched(arranged(spec[0], where, expected), where, expected):
         dataset = dataset.batch(_BATCH)
-    elif rank is not None and rank != len(expected.shape) + 1:
-        raise DataError(
-            f"{where} yields samples of shape {spec[0].shape}, but the model takes "
-            f"{expected.shape}; batched or not, they must fit"
-        )
     samples, labels = [], []
     batches = max(int(dataset.cardinality()), 0)  # negative when it is not known
     try:
         with work(f"Reading {where}", max(batches, 1)) as advance:
             for x, y in dataset.as_numpy_iterator():
-                samples.append(x)
+                samples.append(keras.tree.map_structure(_without_objects, x))
                 labels.append(y)
                 if batches:
                     advance(1)
@@ -146,7 +150,31 @@ def _read(dataset: Any, where: str, expected: Expected) -> tuple[Array, Array]:
         raise DataError(f"{where} failed while it was read: {_text(error)}") from error
     if not samples:
         raise DataError(f"{where} is empty; it must yield (x, y)")
-    return np.concatenate(samples), np.concatenate(labels)
+    return joined(samples), np.concatenate(labels)
+
+
+def _is_batched(specs: Any, where: str, expected: Expected) -> bool:
+    """Whether every sample comes with a batch axis. Raises DataError where some axes do not fit."""
+    found = [spec.shape for spec in keras.tree.flatten(specs)]
+    wanted = [one.shape for one in expected.inputs]
+    extra = [
+        None if shape.rank is None else shape.rank - len(want)
+        for shape, want in zip(found, wanted, strict=True)
+    ]
+    if set(extra) <= {1, None}:
+        return True
+    if set(extra) == {0}:
+        return False
+    shapes = ", ".join(str(shape) for shape in found)
+    raise DataError(
+        f"{where} yields samples of shape {shapes}, but the model takes "
+        f"{', '.join(map(str, wanted))}; batched or not, they must fit"
+    )
+
+
+def _without_objects(values: Any) -> Any:
+    """Strings come from tf.data as objects; as bytes they are an array like any other."""
+    return values.astype(np.bytes_) if values.dtype == object else values
 
 
 def _text(error: Exception) -> str:

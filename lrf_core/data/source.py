@@ -13,6 +13,7 @@ from lrf_core.data.folder import open_folder
 from lrf_core.data.function import open_function
 from lrf_core.data.split import Data
 from lrf_core.errors import DataError
+from lrf_core.models.unroll import as_graph
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _KNOWN = "an .npz file, a folder of class folders of images, or module:function"
@@ -22,18 +23,19 @@ def open_data(source: str, model: keras.Model, seed: int = 0) -> Data:
     """Read labelled samples and check that they fit the model.
 
     Args:
-        source: an `.npz` file (`x`, `y` or `x_train`, `y_train`, `x_test`, `y_test`); a folder of
-            class folders of images, or of `train/` and `test/` (or `val/`, `validation/`) with
-            such folders; or `module:function` that returns a tf.data.Dataset of (x, y) or a
-            (train, test) pair of them.
-        model: with one input, and one output (batch, classes).
+        source: an `.npz` file (`x`, `y` or `x_train`, `y_train`, `x_test`, `y_test`, with the
+            names of the inputs in place of `x` where the model has several); a folder of class
+            folders of images, or of `train/` and `test/` (or `val/`, `validation/`) with such
+            folders; or `module:function` that returns a tf.data.Dataset of (x, y) or a
+            (train, test) pair of them, x being a dict by the names of several inputs.
+        model: the labels belong to its first output of shape (batch, classes).
         seed: of the 80/20 division where the source comes in one part.
 
     Raises:
         DataError: the source cannot be read or does not fit the model.
-        ModelError: the model has several inputs or outputs, or is no classifier.
+        ModelError: no output of the model has classes.
     """
-    expected = expected_by(model)
+    expected = expected_by(as_graph(model))
     path = Path(source)
     if source and path.is_dir():
         return open_folder(path, expected, seed)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lrf_core.structure import Samples, chosen, sample_count
+
 Array = npt.NDArray[Any]
-Read = Callable[[Array], Array]
+Read = Callable[[Array], Samples]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Split:
     Attributes:
         count: number of samples.
         labels: class ids, `(count,)` int64; None when unlabelled.
-        read: indices `(n,)` to samples `(n, *input_shape)`, in the type they are stored in.
+        read: indices `(n,)` to samples `(n, *input_shape)`, in the type they are stored in; for
+            a model with several inputs a list or dict of such arrays.
     """
 
     count: int
@@ -28,10 +31,14 @@ class Split:
     read: Read
 
     @classmethod
-    def of(cls, samples: Array, labels: Array | None = None) -> Split:
-        """A split over samples in memory, `(count, *input_shape)`, and their class ids."""
+    def of(cls, samples: Samples, labels: Array | None = None) -> Split:
+        """A split over samples in memory, `(count, *input_shape)`, and their class ids.
+
+        Samples of a model with several inputs are a list or dict of arrays, as the model takes it.
+        """
         ids = None if labels is None else np.asarray(labels, dtype=np.int64)
-        return cls(count=len(samples), labels=ids, read=lambda indices: samples[indices])
+        count = sample_count(samples)
+        return cls(count=count, labels=ids, read=lambda indices: chosen(samples, indices))
 
     def take(self, indices: npt.ArrayLike) -> Split:
         """A view of the samples at `indices` `(n,)`, in that order.
@@ -39,14 +46,14 @@ class Split:
         Raises:
             IndexError: an index is not in `[0, count)`.
         """
-        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < self.count):
-            found = f"{chosen.min()} to {chosen.max()}"
+        taken = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if taken.size and not (taken.min() >= 0 and taken.max() < self.count):
+            found = f"{taken.min()} to {taken.max()}"
             raise IndexError(f"indices must lie in [0, {self.count}), got {found}")
         return Split(
-            count=len(chosen),
-            labels=None if self.labels is None else self.labels[chosen],
-            read=lambda within: self.read(chosen[within]),
+            count=len(taken),
+            labels=None if self.labels is None else self.labels[taken],
+            read=lambda within: self.read(taken[within]),
         )
 
     def sample(self, count: int, seed: int) -> Split:
@@ -56,11 +63,11 @@ class Split:
         drawn = np.random.default_rng(seed).choice(self.count, count, replace=False)
         return self.take(np.sort(drawn))
 
-    def arrays(self) -> tuple[Array, Array | None]:
+    def arrays(self) -> tuple[Samples, Array | None]:
         """All samples `(count, *input_shape)` and their labels, read into memory."""
         return self.read(np.arange(self.count)), self.labels
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Array, Array | None]]:
+    def batches(self, batch_size: int) -> Iterator[tuple[Samples, Array | None]]:
         """Samples and labels in order, `batch_size` at a time; the last batch may be smaller."""
         for start in range(0, self.count, batch_size):
             indices = np.arange(start, min(start + batch_size, self.count))

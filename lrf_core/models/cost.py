@@ -11,7 +11,8 @@ import math
 import keras
 
 from lrf_core.artifacts import Cost
-from lrf_core.models.trace import Calls, Shape, trace
+from lrf_core.models.trace import Calls, trace
+from lrf_core.structure import SampleShape, Shape
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -76,16 +77,19 @@ def _einsum_macs(layer: keras.layers.EinsumDense, source: Shape) -> int:
     return math.prod(sizes.values()) * math.prod(unnamed)
 
 
-def counted_layers(model: keras.Model) -> dict[str, keras.Layer]:
-    """Layers that have multiply-adds, also those inside wrappers and attention, each once."""
+def counted_layers(layer: keras.Layer, path: str = "") -> dict[str, keras.Layer]:
+    """The layer and those inside it, also in wrappers and attention, that have multiply-adds.
+
+    Each is there once, under a key that begins with `path` and tells where it is.
+    """
     return {
-        f"{position}:{layer.name}": layer
-        for position, layer in enumerate(model._flatten_layers())
-        if isinstance(layer, COUNTED)
+        f"{path}:{position}:{part.name}": part
+        for position, part in enumerate(layer._flatten_layers())
+        if isinstance(part, COUNTED)
     }
 
 
-def model_cost(model: keras.Model, input_shape: Shape | None = None) -> Cost:
+def model_cost(model: keras.Model, input_shape: SampleShape | None = None) -> Cost:
     """Parameters and multiply-adds of a built model for one sample.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -11,19 +11,14 @@ from lrf_core import methods
 from lrf_core.artifacts import Call, Cost, LayerRecord
 from lrf_core.methods import Geometry
 from lrf_core.methods.base import Matrix
-from lrf_core.models.cost import COUNTED, layer_macs, spatial_sizes
-from lrf_core.models.trace import Calls, Shape, trace, walk
-
-FACTORIZABLE = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Dense,
-)
+from lrf_core.models.cost import counted_layers, layer_macs, spatial_sizes
+from lrf_core.models.eligible import why_it_stays
+from lrf_core.models.trace import Calls, trace, walk
+from lrf_core.structure import SampleShape
 
 
 def take_inventory(
-    model: keras.Model, method_names: tuple[str, ...], input_shape: Shape | None = None
+    model: keras.Model, method_names: tuple[str, ...], input_shape: SampleShape | None = None
 ) -> tuple[LayerRecord, ...]:
     """List the layers with weights, in the order they are defined.
 
@@ -35,10 +30,14 @@ def take_inventory(
         SpecError: an unknown method name.
     """
     layers = {path: layer for path, layer in walk(model) if layer.weights}
-    calls = trace(model, layers, input_shape)
+    counted = {path: counted_layers(layer, path) for path, layer in layers.items()}
+    watched = {**layers, **{k: v for inside in counted.values() for k, v in inside.items()}}
+    calls = trace(model, watched, input_shape)
     total = max(model.count_params(), 1)
     fixed = all(None not in tensor.shape[1:] for tensor in model.inputs)
-    records = (_record(path, layer, calls[path], total, fixed) for path, layer in layers.items())
+    records = (
+        _record(path, layer, calls, counted[path], total, fixed) for path, layer in layers.items()
+    )
     return tuple(_with_methods(record, method_names) for record in records)
 
 
@@ -59,23 +58,28 @@ def kernel_matrix(layer: keras.Layer) -> Matrix:
 
 
 def _record(
-    path: str, layer: keras.Layer, calls: Calls, total: int, fixed_sizes: bool
+    path: str,
+    layer: keras.Layer,
+    calls: Mapping[str, Calls],
+    counted: Mapping[str, keras.Layer],
+    total: int,
+    fixed_sizes: bool,
 ) -> LayerRecord:
     params = layer.count_params()
-    macs = layer_macs(layer, calls) if isinstance(layer, COUNTED) else 0
+    macs = sum(layer_macs(part, calls[inside]) for inside, part in counted.items())
     return LayerRecord(
         name=path,
         kind=type(layer).__name__,
         kernel_shape=_kernel_shape(layer),
         calls=tuple(
             Call(inputs=spatial_sizes(layer, source), outputs=spatial_sizes(layer, target))
-            for source, target in zip(calls.inputs, calls.outputs, strict=True)
+            for source, target in zip(calls[path].inputs, calls[path].outputs, strict=True)
         ),
         fixed_sizes=fixed_sizes,
         bias=bool(getattr(layer, "use_bias", False)),
         cost=Cost(params=params, macs=macs),
         share=params / total,
-        reason=_why_not(layer, calls),
+        reason=why_it_stays(layer, calls[path]),
     )
 
 
@@ -94,19 +98,3 @@ def _with_methods(record: LayerRecord, method_names: tuple[str, ...]) -> LayerRe
 def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
     kernel = getattr(layer, "kernel", None)
     return tuple(kernel.shape) if kernel is not None else ()
-
-
-def _why_not(layer: keras.Layer, calls: Calls) -> str:
-    if type(layer) not in FACTORIZABLE:
-        return f"{type(layer).__name__} layers are not factorized"
-    if getattr(layer, "groups", 1) > 1:
-        return f"grouped convolution ({layer.groups} groups): low rank across groups already"
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return "the layer carries LoRA or quantized weights"
-    if not calls.outputs:
-        return "the layer is not called with a single tensor"
-    if math.prod(layer.kernel.shape[-2:]) == 1:
-        return "one channel in, one out: nothing to factorize"
-    if not np.any(keras.ops.convert_to_numpy(layer.kernel)):
-        return "the kernel is all zeros"
-    return ""

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lrf_core.export import LitertModel
+from lrf_core.models.served import ServedModel
 from lrf_core.progress import track
+from lrf_core.structure import Samples
 
 _WARM_UP_RUNS = 3
 
@@ -41,12 +43,12 @@ def time_latency(run: Run, repeats: int) -> Latency:
     return _summary(times_ms)
 
 
-def keras_run(model: keras.Model, sample: Array) -> Run:
+def keras_run(model: keras.Model, sample: Samples) -> Run:
     """One compiled forward pass of `sample` `(1, *input_shape)`, input and output copied."""
     return lambda: model.predict_on_batch(sample)
 
 
-def litert_run(model: LitertModel, sample: Array) -> Run:
+def litert_run(model: LitertModel | ServedModel, sample: Samples) -> Run:
     """One LiteRT pass of `sample` `(1, *input_shape)` on one thread, input and output copied."""
     return lambda: model.predict(sample)
 

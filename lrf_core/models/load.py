@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 
 import keras
@@ -12,39 +11,38 @@ import numpy as np
 
 from lrf_core.artifacts import MODEL_FILE, write_atomically_with
 from lrf_core.errors import ModelError
+from lrf_core.models.formats import read_model
+from lrf_core.models.rebuild import carry_state
+from lrf_core.models.unroll import as_graph
 
 
-def load_model(source: str | Path) -> keras.Model:
-    """Read a Keras model (safe mode on) and check that it can be factorized.
+def load_model(source: str | Path, weights: str | Path | None = None) -> keras.Model:
+    """Read a Keras model safely and check that it can be factorized.
 
     Args:
-        source: a `.keras` file, or a folder that holds `model.keras`.
+        source: a `.keras` file or a folder that holds `model.keras`, an `.h5` file of a whole
+            model, or a `.json` file with the config that `model.to_json()` returns.
+        weights: a `.weights.h5`, `.h5` or `.keras` file; needed with a config only.
 
     Returns:
-        A built Functional or Sequential model, not compiled.
+        A built Functional or Sequential model, not compiled. Of a subclassed model whose class is
+        registered in this process, the functional model that its call amounts to.
 
     Raises:
-        ModelError: no such file, no Keras model, unsafe or custom layers, a subclassed model,
-            or weights that are not finite.
+        ModelError: no such file, no Keras model, unsafe or unknown layers, a subclassed model
+            that cannot be followed, or weights that do not fit or are not finite.
     """
-    path = _model_file(Path(source))
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
-        raise ModelError(_why_unreadable(path, error)) from None
-    check_model(model, str(path))
+    model = as_graph(read_model(Path(source), None if weights is None else Path(weights)))
+    check_model(model, str(source))
     return model
 
 
 def check_model(model: keras.Model, where: str) -> None:
-    """Raise ModelError unless the model is Functional or Sequential, built, and finite."""
-    if not isinstance(model, keras.Model):
-        raise ModelError(f"{where} holds a {type(model).__name__}, not a Keras model")
-    if not isinstance(model, (keras.Sequential, keras.models.Model)) or not _is_graph(model):
-        raise ModelError(
-            f"{where} is a subclassed model ({type(model).__name__}); its layers cannot be "
-            "replaced safely. Rebuild it with the functional API or as keras.Sequential."
-        )
+    """Raise ModelError unless the model runs no code of unknown origin and its weights are finite.
+
+    Args:
+        model: a Functional or Sequential model, see `as_graph`.
+    """
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Lambda):
             raise ModelError(
@@ -53,7 +51,8 @@ def check_model(model: keras.Model, where: str) -> None:
             )
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight)
-        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        # By Keras' name: bfloat16 is no floating dtype to NumPy.
+        if "float" in weight.dtype and not np.isfinite(values).all():
             raise ModelError(
                 f"{where}: weight '{weight.path}' holds NaN or infinite values. "
                 "Train the model again or restore a sound checkpoint."
@@ -68,7 +67,7 @@ def save_model(model: keras.Model, target: Path) -> Path:
     Returns the file written.
     """
     path = target if target.suffix == ".keras" else target / MODEL_FILE
-    bare = _without_optimizer(model)
+    bare = _uncompiled(model) if model.compiled else model
     write_atomically_with(path, lambda temporary: bare.save(temporary))
     return path
 
@@ -81,6 +80,9 @@ def model_digest(model: keras.Model) -> str:
     """
     digest = hashlib.sha256()
     digest.update(json.dumps(model.get_config(), sort_keys=True, default=_as_json).encode())
+    for layer in model._flatten_layers():
+        if hasattr(layer, "get_vocabulary"):
+            digest.update(json.dumps([str(word) for word in layer.get_vocabulary()]).encode())
     for weight in model.weights:
         values = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
         digest.update(f"{values.dtype}{values.shape}".encode())
@@ -99,12 +101,10 @@ def is_probability(outputs: np.ndarray) -> bool:
     return bool(outputs.min() >= 0.0 and np.allclose(totals, 1.0, atol=1e-3))
 
 
-def _without_optimizer(model: keras.Model) -> keras.Model:
-    if not model.compiled:
-        return model
-    # model.save(include_optimizer=False) is obeyed for .h5 files only.
+def _uncompiled(model: keras.Model) -> keras.Model:
+    """A copy; model.save(include_optimizer=False) is obeyed for .h5 files only."""
     bare = type(model).from_config(model.get_config())
-    bare.set_weights(model.get_weights())
+    carry_state(model, bare)
     return bare
 
 
@@ -112,43 +112,3 @@ def _as_json(value: object) -> object:
     if hasattr(value, "get_config"):
         return keras.saving.serialize_keras_object(value)
     return str(value)
-
-
-def _is_graph(model: keras.Model) -> bool:
-    from keras.src.models.functional import Functional  # the only way to name the class
-
-    if isinstance(model, keras.Sequential):
-        return bool(model.built) and type(model) is keras.Sequential
-    return type(model) in (Functional, keras.Model) and isinstance(model, Functional)
-
-
-def _model_file(path: Path) -> Path:
-    if path.is_dir():
-        if (path / "saved_model.pb").exists():
-            raise ModelError(
-                f"{path} is a SavedModel; it holds a fixed graph that cannot be factorized. "
-                "Give the .keras file the model was exported from."
-            )
-        path = path / MODEL_FILE
-    if not path.exists():
-        raise ModelError(f"no model at {path}; give the path of a .keras file")
-    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise ModelError(
-            f"{path} is no Keras model file; save it with model.save('name.keras') and give that"
-        )
-    return path
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "Lambda" in text or "unsafe" in text.lower():
-        return (
-            f"{path} holds a Lambda layer (arbitrary code), which is not loaded. Replace it by a "
-            "stock Keras layer or keras.ops and save the model again."
-        )
-    if "registered" in text or "Could not locate class" in text or "custom" in text.lower():
-        return (
-            f"{path} holds a custom or subclassed layer or model that Keras cannot rebuild here: "
-            f"{text[:200]}. Use stock layers, the functional API or keras.Sequential."
-        )
-    return f"{path} is no readable Keras model: {text[:300]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import keras
@@ -13,11 +12,12 @@ import numpy.typing as npt
 from lrf_core.artifacts import ModelMeasures
 from lrf_core.data import Split
 from lrf_core.errors import DataError, ExportError
-from lrf_core.export import LitertModel, to_litert
 from lrf_core.models.cost import model_cost
 from lrf_core.models.latency import keras_run, litert_run, time_latency
 from lrf_core.models.load import weight_bytes
+from lrf_core.models.served import ServedModel
 from lrf_core.progress import work
+from lrf_core.structure import Samples, judged, sample_count, sample_shape
 
 _logger = logging.getLogger("lrf")
 
@@ -35,6 +35,8 @@ def predict(
 ) -> Array:
     """The model's answers `(count, *output_shape)` for every sample, in order.
 
+    Of a model with several outputs, the answers of the one that labels belong to.
+
     Args:
         batch_size: default: as many as fit a few hundred megabytes, at most 256.
 
@@ -46,8 +48,8 @@ def predict(
     answers = []
     with work(description, split.count) as advance:
         for samples, _ in split.batches(batch_size or _batch_size(split)):
-            answers.append(np.asarray(model.predict_on_batch(samples)))
-            advance(len(samples))
+            answers.append(judged(model, model.predict_on_batch(samples)))
+            advance(sample_count(samples))
     return np.concatenate(answers)
 
 
@@ -103,7 +105,7 @@ def measure(
     """
     sample = split.read(np.array([0]))
     return ModelMeasures(
-        cost=model_cost(model, sample.shape[1:]),
+        cost=model_cost(model, sample_shape(sample)),
         weight_bytes=weight_bytes(model),
         accuracy=None if split.labels is None else accuracy(model, split, batch_size),
         samples=split.count,
@@ -112,10 +114,10 @@ def measure(
     )
 
 
-def _litert_latency_ms(model: keras.Model, sample: Array, repeats: int) -> float | None:
+def _litert_latency_ms(model: keras.Model, sample: Samples, repeats: int) -> float | None:
     try:
         with work("Converting to LiteRT", 1) as advance:
-            run = litert_run(LitertModel(to_litert(model)), sample)
+            run = litert_run(ServedModel(model), sample)
             advance(1)
         return time_latency(run, repeats).median_ms
     except ExportError as error:
@@ -124,5 +126,6 @@ def _litert_latency_ms(model: keras.Model, sample: Array, repeats: int) -> float
 
 
 def _batch_size(split: Split) -> int:
-    values = math.prod(split.read(np.array([0])).shape[1:])
+    sample = keras.tree.flatten(split.read(np.array([0])))
+    values = sum(int(part[0].size) for part in sample)
     return min(256, max(1, _VALUES_PER_BATCH // max(values, 1)))

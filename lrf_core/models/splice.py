@@ -8,9 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from lrf_core.errors import SpliceError
+from lrf_core.errors import ModelError, SpliceError
 from lrf_core.models.load import is_probability
-from lrf_core.models.trace import is_nested_model, walk
+from lrf_core.models.precision import in_float32, tolerance_of_arithmetic, tolerance_of_weights
+from lrf_core.models.rebuild import copy_of, rebuilt
+from lrf_core.models.trace import is_graph, walk
+from lrf_core.structure import Samples
+
+# Keras walks a graph by recursion, one call for each operation on the way, when it is made and when
+# it is loaded; Python allows 1000 calls, some of which whoever loads the model has made already.
+DEEPEST = 700
 
 Chains = Mapping[str, Sequence[keras.Layer]]
 
@@ -24,73 +31,113 @@ def splice(model: keras.Model, chains: Chains) -> keras.Model:
 
     Returns:
         A new model, with the weights of every layer that stays; chains hold fresh weights. A
-        layer used in several places is replaced by one chain, used in the same places.
+        layer used in several places is replaced by one chain, used in the same places. The last
+        layer of a chain takes the name of the layer it replaces: outputs, and feature maps asked
+        for by name, stay where they were. In a very deep model, each chain is a nested model.
 
     Raises:
         SpliceError: a path names no layer of the model.
+        ModelError: a layer that stays cannot be copied.
     """
-    unknown = set(chains) - {path for path, _ in walk(model)}
+    layers = dict(walk(model))
+    unknown = set(chains) - set(layers)
     if unknown:
         raise SpliceError(f"no layer named {', '.join(sorted(unknown))} in model '{model.name}'")
-    copies: dict[int, tuple[keras.Layer, keras.Layer]] = {}
-    spliced = _spliced(model, chains, "", copies)
-    for original, copy in copies.values():
-        if original.weights:
-            copy.set_weights(original.get_weights())
-    return spliced
+    for path, chain in chains.items():
+        chain[-1].name = layers[path].name
+    replacements = {id(layers[path]): chain for path, chain in chains.items()}
+    if _depth(model, replacements) > DEEPEST:
+        replacements = {key: [_nested(chain)] for key, chain in replacements.items()}
+    return rebuilt(model, replacements)
 
 
-def _spliced(
-    model: keras.Model,
-    chains: Chains,
-    prefix: str,
-    copies: dict[int, tuple[keras.Layer, keras.Layer]],
-) -> keras.Model:
-    chain_of_copy: dict[int, Sequence[keras.Layer]] = {}
-
-    def copied(layer: keras.Layer) -> keras.Layer:
-        path = f"{prefix}{layer.name}"
-        if is_nested_model(layer):
-            return _spliced(layer, chains, f"{path}/", copies)
-        copy = type(layer).from_config(layer.get_config())
-        if path in chains:
-            chain_of_copy[id(copy)] = chains[path]
-        elif not isinstance(layer, keras.layers.InputLayer):
-            copies[id(layer)] = (layer, copy)
-        return copy
-
-    if isinstance(model, keras.Sequential):
-        source = model.inputs[0]
-        layers: list[Any] = [
-            keras.Input(batch_shape=source.shape, dtype=source.dtype, name=source.name)
-        ]
-        for layer in model.layers:
-            copy = copied(layer)
-            layers.extend(chain_of_copy.get(id(copy), [copy]))
-        return keras.Sequential(layers, name=model.name)
-
-    def called(copy: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        chain = chain_of_copy.get(id(copy))
-        if chain is None:
-            return copy(*args, **kwargs)
-        (outputs,) = args
-        for layer in chain:
-            outputs = layer(outputs)
-        return outputs
-
-    return keras.models.clone_model(model, clone_function=copied, call_function=called)
+def _depth(model: keras.Model, replacements: Mapping[int, Sequence[keras.Layer]]) -> int:
+    """Operations one after the other, at most, in the model or a model in it, once spliced."""
+    graphs = [part for part in model._flatten_layers() if is_graph(part)]
+    return max(
+        len(getattr(graph, "_nodes_by_depth", graph.layers))
+        + sum(len(replacements.get(id(layer), [layer])) - 1 for layer in graph.layers)
+        for graph in graphs
+    )
 
 
-def check_same_answers(expected: keras.Model, model: keras.Model, samples: np.ndarray) -> None:
-    """Raise SpliceError unless both models answer alike on `samples`, to float32 accuracy."""
-    want = np.asarray(expected.predict_on_batch(samples), np.float64)
-    got = np.asarray(model.predict_on_batch(samples), np.float64)
-    if is_probability(want):
-        want, got = np.log(want + 1e-6), np.log(got + 1e-6)
-    scale = max(float(np.abs(want).max()), 1e-6)
-    difference = float(np.abs(want - got).max()) / scale
-    if not difference <= 1e-3:
+def _nested(chain: Sequence[keras.Layer]) -> keras.Layer:
+    return keras.Sequential(list(chain), name=chain[-1].name)
+
+
+def check_same_answers(expected: keras.Model, model: keras.Model, samples: Samples) -> None:
+    """Raise SpliceError unless both models answer alike on `samples`, to float32 accuracy.
+
+    Models of a lower precision are compared in float32; what is allowed then is the rounding of
+    weights that are stored in that precision.
+    """
+    allowed = tolerance_of_weights(model)
+    difference = largest_difference(in_float32(expected), in_float32(model), samples)
+    if not difference <= allowed:
         raise SpliceError(
             f"the rebuilt model '{model.name}' differs from what its factors say by "
-            f"{difference:.1e} of the output scale (allowed 1e-3); it is not used"
+            f"{difference:.1e} of the output scale (allowed {allowed:g}); it is not used"
         )
+
+
+def check_can_be_rebuilt(
+    given: keras.Model, model: keras.Model, paths: Sequence[str], samples: Samples
+) -> None:
+    """Raise ModelError unless a model still answers the same with layers replaced by chains.
+
+    The chains are of full rank, and of the simplest kind: nothing, and the same layer again.
+
+    Args:
+        given: the model as it came, which may be subclassed.
+        model: its graph, see `unroll.as_graph`.
+        paths: of the layers that may be replaced later.
+        samples: a few are enough.
+    """
+    layers = dict(walk(model))
+    chains = {path: [keras.layers.Identity(), copy_of(layers[path])] for path in paths}
+    spliced = splice(model, chains)
+    for path, chain in chains.items():
+        chain[-1].set_weights(layers[path].get_weights())
+    if given is not model:  # code of one's own may not take the type that samples are stored in
+        taken = [
+            values.astype(tensor.dtype)
+            for tensor, values in zip(model.inputs, keras.tree.flatten(samples), strict=True)
+        ]
+        samples = keras.tree.pack_sequence_as(samples, taken)
+    difference = largest_difference(given, spliced, samples)
+    if not difference <= tolerance_of_arithmetic(model):
+        raise ModelError(
+            f"model '{model.name}' answers otherwise when it is rebuilt from its layers "
+            f"(by {difference:.1e} of the output scale): something in it is random at inference, "
+            "keeps state that Keras does not save, or branches on values in its call(). Change "
+            "that part, or rebuild the model with the functional API"
+        )
+
+
+def largest_difference(expected: keras.Model, model: keras.Model, samples: Samples) -> float:
+    """The largest difference of any output, as a share of that output's scale; NaN if not finite.
+
+    Probabilities are compared by their logarithms.
+    """
+    pairs = zip(_answers(expected, samples), _answers(model, samples), strict=True)
+    differences = [_difference(want, got) for want, got in pairs if _is_number(want)]
+    return float(np.max(differences))  # unlike max(), says NaN where there is one
+
+
+def _answers(model: keras.Model, samples: Samples) -> list[Any]:
+    # Not predict_on_batch: compiling a deep model for a few samples takes longer than running it.
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, samples)
+    outputs = keras.tree.flatten(model(tensors, training=False))
+    return [keras.ops.convert_to_numpy(output) for output in outputs]
+
+
+def _difference(want: Any, got: Any) -> float:
+    want, got = np.asarray(want, np.float64), np.asarray(got, np.float64)
+    if is_probability(want):
+        want, got = np.log(want + 1e-6), np.log(got + 1e-6)
+    scale = max(float(np.abs(want).max()), 1e-30)
+    return float(np.abs(want - got).max()) / scale
+
+
+def _is_number(values: Any) -> bool:
+    return np.asarray(values).dtype.kind not in "USO"

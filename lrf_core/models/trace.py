@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
-from keras.src.models.functional import Functional
+from keras.src.models.functional import Functional  # the only way to name the class
 
-Shape = tuple[int, ...]
+from lrf_core.structure import SampleShape, Shape, input_structure
+
+_OPEN_SIZE = 64  # for sizes that the model leaves open
 
 
 @dataclass
@@ -22,9 +24,14 @@ class Calls:
     outputs: list[Shape] = field(default_factory=list)
 
 
-def is_nested_model(layer: keras.Layer) -> bool:
-    """Whether a layer is a Functional or Sequential model whose layers can be reached."""
-    return isinstance(layer, (Functional, keras.Sequential))
+def is_graph(layer: keras.Layer) -> bool:
+    """Whether a layer is a built model of which Keras knows the graph: Functional or Sequential.
+
+    A subclass of either that overrides `call` does something else than its graph.
+    """
+    if isinstance(layer, keras.Sequential):
+        return type(layer).call is keras.Sequential.call and hasattr(layer, "inputs")
+    return isinstance(layer, Functional) and type(layer).call is Functional.call
 
 
 def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -43,7 +50,7 @@ def walk(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.Laye
 def _walk_all(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
     for layer in model.layers:
         path = f"{prefix}{layer.name}"
-        if is_nested_model(layer):
+        if is_graph(layer):
             yield from _walk_all(layer, f"{path}/")
         else:
             yield path, layer
@@ -58,13 +65,13 @@ def watching(
     Works for any model that calls its layers: shared layers are seen once per call, and layers
     inside nested models or wrappers are seen too.
     """
-    for path, layer in layers.items():
-        layer.call = _watched(path, layer.call, on_call)
     try:
+        for path, layer in layers.items():
+            layer.call = _watched(path, layer.call, on_call)
         yield
     finally:
         for layer in layers.values():
-            del layer.call  # the class's own method shows again
+            vars(layer).pop("call", None)  # the class's own method shows again
 
 
 def _watched(
@@ -77,9 +84,11 @@ def _watched(
 
 
 def trace(
-    model: keras.Model, layers: Mapping[str, keras.Layer], input_shape: Shape | None = None
+    model: keras.Model, layers: Mapping[str, keras.Layer], input_shape: SampleShape | None = None
 ) -> dict[str, Calls]:
     """Run one blank sample through the model and note the shapes each layer is called with.
+
+    Calls with several tensors are left out.
 
     Args:
         input_shape: of one sample, where the model leaves sizes open; the sizes the model gives
@@ -88,10 +97,9 @@ def trace(
     calls = {path: Calls() for path in layers}
 
     def note(path: str, inputs: Any, outputs: Any) -> Any:
-        if isinstance(inputs, (list, tuple)) or isinstance(outputs, (list, tuple)):
-            return outputs
-        calls[path].inputs.append(tuple(inputs.shape[1:]))
-        calls[path].outputs.append(tuple(outputs.shape[1:]))
+        if not (keras.tree.is_nested(inputs) or keras.tree.is_nested(outputs)):
+            calls[path].inputs.append(tuple(inputs.shape[1:]))
+            calls[path].outputs.append(tuple(outputs.shape[1:]))
         return outputs
 
     with watching(layers, note):
@@ -99,12 +107,25 @@ def trace(
     return calls
 
 
-def blank_inputs(model: keras.Model, input_shape: Shape | None = None) -> Any:
+def blank_inputs(model: keras.Model, input_shape: SampleShape | None = None) -> Any:
     """One sample of zeros with the structure, shapes and dtypes of the model's inputs."""
+    shapes = _shapes_of(model, input_shape)
+    blanks = [_blank(tensor, shape) for tensor, shape in zip(model.inputs, shapes, strict=True)]
+    return keras.tree.pack_sequence_as(input_structure(model), blanks)
 
-    def blank(tensor: Any) -> Any:
-        shape = input_shape or tuple(64 if size is None else size for size in tensor.shape[1:])
-        return np.zeros((1, *shape), dtype=tensor.dtype)
 
-    sequential = isinstance(model, keras.Sequential)
-    return keras.tree.map_structure(blank, model.inputs[0] if sequential else model.input)
+def _shapes_of(model: keras.Model, input_shape: SampleShape | None) -> Sequence[Any]:
+    if input_shape is None:
+        return [
+            tuple(_OPEN_SIZE if size is None else size for size in tensor.shape[1:])
+            for tensor in model.inputs
+        ]
+    single = all(isinstance(size, int) for size in input_shape)
+    return [input_shape] if single else input_shape
+
+
+def _blank(tensor: Any, shape: Any) -> Any:
+    batch = tensor.shape[0] or 1
+    if tensor.dtype == "string":
+        return np.full((batch, *shape), "")
+    return np.zeros((batch, *shape), dtype=keras.backend.standardize_dtype(tensor.dtype))

@@ -12,7 +12,13 @@ from lrf_core.data import Data
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import check_model, model_digest
 from lrf_core.models.measure import measure
+from lrf_core.models.splice import check_can_be_rebuilt
+from lrf_core.models.unroll import as_graph
 from lrf_core.spec import ExploreSpec
+from lrf_core.structure import judged_output, sample_shape
+
+# Samples on which the model must answer alike when it is rebuilt.
+CHECKED_SAMPLES = 4
 
 
 def analyze(
@@ -21,20 +27,23 @@ def analyze(
     """List every layer with weights, what it costs and whether it can be factorized.
 
     Args:
-        model: a built Functional or Sequential classifier.
-        data: its test samples give the baseline accuracy.
+        model: any Keras model that was built; a subclassed one must do nothing but call layers
+            and `keras.ops`, see `lrf_core.models.unroll`.
+        data: its test samples give the baseline accuracy, where they have labels.
 
     Raises:
         ModelError: the model cannot be factorized safely.
         SpecError: an unknown method.
     """
     settings = settings or ExploreSpec()
+    given, model = model, as_graph(model)
     check_model(model, f"model '{model.name}'")
-    sample_shape = data.test.read(np.array([0])).shape[1:]
+    few = data.test.read(np.arange(min(CHECKED_SAMPLES, data.test.count)))
     layers = tuple(
         _selected(record, settings)
-        for record in take_inventory(model, settings.methods, sample_shape)
+        for record in take_inventory(model, settings.methods, sample_shape(few))
     )
+    check_can_be_rebuilt(given, model, [record.name for record in layers if record.methods], few)
     digest = model_digest(model)
     return Analysis(
         lineage=Lineage(
@@ -43,8 +52,8 @@ def analyze(
         ),
         model_name=model.name,
         model_digest=digest,
-        input_shape=tuple(model.input_shape),
-        output_shape=tuple(model.output_shape),
+        input_shape=tuple(model.inputs[0].shape),
+        output_shape=tuple(model.outputs[judged_output(model) or 0].shape),
         layers=layers,
         baseline=measure(model, data.test),
         shards=balanced_shards([record for record in layers if record.methods], settings.shards),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from lrf_core.artifacts import DesignSpace, Lineage, Plan
 from lrf_core.calibration import collect_moments
@@ -23,8 +21,10 @@ from lrf_core.models.load import model_digest
 from lrf_core.models.measure import accuracy
 from lrf_core.models.splice import check_same_answers
 from lrf_core.models.trace import walk
+from lrf_core.models.unroll import as_graph
 from lrf_core.spec import DecomposeSpec, ExploreSpec, Goal
 from lrf_core.stages.explore import calibration_samples, samples_digest
+from lrf_core.structure import Samples, chosen, sample_shape
 
 # Samples that plans are tried on when the goal is an accuracy drop.
 TRIAL_SAMPLES = 2048
@@ -57,13 +57,14 @@ def decompose(
         SpliceError: the rebuilt model does not answer as its factors say.
     """
     settings = settings or DecomposeSpec()
+    model = as_graph(model)
     digest = model_digest(model)
     space = merged(spaces)
     explored = ExploreSpec.model_validate(space.lineage.settings["explore"])
     samples = calibration_samples(data, explored.samples, seed)
     _check_origin(space, model, digest, samples)
     factorizer = _factorizer(model, space, explored, samples, seed)
-    before = model_cost(model, samples.shape[1:])
+    before = model_cost(model, sample_shape(samples))
     choices, drop = choose(
         space.candidates,
         {name: record.cost for name, record in factorizer.records.items()},
@@ -78,11 +79,10 @@ def decompose(
             factorizer, model, replaced, samples, batch_size=explored.batch_size, seed=seed
         )
     factorized = factorizer.factorized(replaced)
-    check_same_answers(
-        factorizer.model_with_kernels(replaced), factorized, samples[:CHECKED_SAMPLES]
-    )
+    few = chosen(samples, slice(CHECKED_SAMPLES))
+    check_same_answers(factorizer.model_with_kernels(replaced), factorized, few)
     after = total_after(choices, before)
-    counted = model_cost(factorized, samples.shape[1:])
+    counted = model_cost(factorized, sample_shape(samples))
     if counted != after:
         raise SpliceError(f"the plan predicts {after}, the rebuilt model has {counted}")
     plan = Plan(
@@ -111,9 +111,7 @@ def decompose(
     return plan, factorized
 
 
-def _check_origin(
-    space: DesignSpace, model: keras.Model, digest: str, samples: NDArray[np.generic]
-) -> None:
+def _check_origin(space: DesignSpace, model: keras.Model, digest: str, samples: Samples) -> None:
     if space.model_digest != digest:
         raise ArtifactError(
             f"the design space is of model {space.model_digest[:12]}, not of '{model.name}' "
@@ -130,11 +128,11 @@ def _factorizer(
     model: keras.Model,
     space: DesignSpace,
     explored: ExploreSpec,
-    samples: NDArray[np.generic],
+    samples: Samples,
     seed: int,
 ) -> Factorizer:
     """Of the layers explored, in the order of the model."""
-    inventory = take_inventory(model, explored.methods, samples.shape[1:])
+    inventory = take_inventory(model, explored.methods, sample_shape(samples))
     records = {record.name: record for record in inventory if record.name in space.layers}
     layers = {path: layer for path, layer in walk(model) if path in records}
     moments = collect_moments(model, layers, samples, batch_size=explored.batch_size, seed=seed)

@@ -6,8 +6,6 @@ import hashlib
 import itertools
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Lineage
 from lrf_core.calibration import collect_moments
@@ -17,7 +15,9 @@ from lrf_core.exploration.parallel import map_side_by_side
 from lrf_core.exploration.score import score_layer
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
+from lrf_core.models.unroll import as_graph
 from lrf_core.spec import ExploreSpec
+from lrf_core.structure import Samples
 
 
 def explore(
@@ -40,6 +40,7 @@ def explore(
         DataError: too few or unusable calibration samples.
     """
     settings = settings or ExploreSpec()
+    model = as_graph(model)
     digest = model_digest(model)
     if analysis.model_digest != digest:
         raise ArtifactError(
@@ -80,7 +81,7 @@ def explore(
     )
 
 
-def calibration_samples(data: Data, count: int, seed: int) -> NDArray[np.generic]:
+def calibration_samples(data: Data, count: int, seed: int) -> Samples:
     """Seeded training samples, `(count, *input_shape)`. Raises DataError when there are too few."""
     if data.train.count < count:
         raise DataError(
@@ -91,11 +92,12 @@ def calibration_samples(data: Data, count: int, seed: int) -> NDArray[np.generic
     return samples
 
 
-def samples_digest(samples: NDArray[np.generic]) -> str:
+def samples_digest(samples: Samples) -> str:
     """sha256 (hex) of samples, with their shape and dtype."""
-    content = np.ascontiguousarray(samples)
-    digest = hashlib.sha256(f"{content.dtype}{content.shape}".encode())
-    digest.update(content.tobytes())
+    digest = hashlib.sha256()
+    for values in keras.tree.flatten(samples):
+        digest.update(f"{values.dtype}{values.shape}".encode())
+        digest.update(values.tobytes())
     return digest.hexdigest()
 
 

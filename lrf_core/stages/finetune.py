@@ -17,6 +17,8 @@ from lrf_core.data import Data, Split
 from lrf_core.data.split import Array
 from lrf_core.errors import DataError, ModelError
 from lrf_core.models.load import is_probability, model_digest
+from lrf_core.models.splice import splice
+from lrf_core.models.unroll import as_graph
 from lrf_core.progress import Advance, work
 from lrf_core.spec import FinetuneSpec
 
@@ -62,9 +64,9 @@ def finetune(
     """
     started = time.monotonic()
     keras.utils.set_random_seed(seed)
+    model, teacher = as_graph(model), as_graph(teacher)
     _check_pair(model, teacher)
-    student = keras.models.clone_model(model)
-    student.set_weights(model.get_weights())
+    student = splice(model, {})
     training, held_out = _divided(data.train, settings, seed)
     run = _prepare(student, teacher, held_out, settings)
     try:
@@ -281,6 +283,11 @@ def _divided(train: Split, settings: FinetuneSpec, seed: int) -> tuple[Split, Sp
 
 
 def _check_pair(model: keras.Model, teacher: keras.Model) -> None:
+    if len(model.outputs) != 1:
+        raise ModelError(
+            f"model '{model.name}' has {len(model.outputs)} outputs; fine-tuning trains models "
+            "with one. Train the factorized model with your own losses, one for each output"
+        )
     if model.output_shape != teacher.output_shape or model.input_shape != teacher.input_shape:
         raise ModelError(
             f"the model maps {model.input_shape} to {model.output_shape}, but its teacher maps "

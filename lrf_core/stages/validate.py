@@ -15,15 +15,17 @@ import numpy.typing as npt
 from lrf_core.artifacts import Lineage, ModelMeasures, Verdict
 from lrf_core.data import Data, Split
 from lrf_core.errors import DataError, ExportError, LrfError, ModelError
-from lrf_core.export import LitertModel, to_litert
 from lrf_core.models.compare import compare
 from lrf_core.models.cost import model_cost
 from lrf_core.models.latency import compare_latency, keras_run, litert_run, time_latency
 from lrf_core.models.load import load_model, model_digest, save_model, weight_bytes
 from lrf_core.models.measure import is_right, predict, share_right
+from lrf_core.models.served import ServedModel
+from lrf_core.models.unroll import as_graph
 from lrf_core.progress import track
 from lrf_core.spec import GateSpec
 from lrf_core.stages import checks
+from lrf_core.structure import Samples, sample_shape
 
 Array = npt.NDArray[Any]
 
@@ -53,6 +55,7 @@ def validate(
         DataError: the samples have no labels, or the baseline is no better than guessing on them.
         ModelError: the models take samples of different shapes.
     """
+    baseline = as_graph(baseline)
     _check_inputs(baseline, candidate)
     split = data.test if gate.max_samples is None else data.test.sample(gate.max_samples, seed)
     before = predict(baseline, split, description="Baseline on test data")
@@ -100,13 +103,13 @@ def validate(
 class _Export:
     """A model as LiteRT runs it, or the reason why it does not."""
 
-    model: LitertModel | None
+    model: ServedModel | None
     reason: str = ""
 
 
 def _export(model: keras.Model, split: Split) -> _Export:
     try:
-        exported = LitertModel(to_litert(model))
+        exported = ServedModel(model)
         exported.predict(split.read(np.array([0])))  # some operations are refused only when run
         return _Export(exported)
     except ExportError as error:
@@ -154,7 +157,7 @@ def _measure_pair(
     in_litert = _litert_latency_ms(exports, sample, repeats)
     baseline, candidate = (
         ModelMeasures(
-            cost=model_cost(model, sample.shape[1:]),
+            cost=model_cost(model, sample_shape(sample)),
             weight_bytes=weight_bytes(model),
             accuracy=None if answer is None else share_right(is_right(answer, split)),
             samples=split.count,
@@ -169,7 +172,7 @@ def _measure_pair(
 
 
 def _litert_latency_ms(
-    exports: tuple[_Export, ...], sample: Array, repeats: int
+    exports: tuple[_Export, ...], sample: Samples, repeats: int
 ) -> tuple[float | None, ...]:
     runs = [litert_run(export.model, sample) if export.model else None for export in exports]
     if runs[0] and runs[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -79,20 +80,157 @@ def test_saved_model_folder(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_lambda_layers_are_not_loaded(tmp_path: Path) -> None:
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x)])
-    model.save(tmp_path / "lambda.keras")
-    with pytest.raises(ModelError, match="Lambda layer") as caught:
-        load_model(tmp_path / "lambda.keras")
+def with_lambda(ran: Path) -> keras.Model:
+    """A model whose Lambda leaves a mark when it is called, or made."""
+
+    def call(x: object, path: str = str(ran)) -> object:
+        __import__("pathlib").Path(path).touch()
+        return x
+
+    return keras.Sequential([keras.Input((4,)), keras.layers.Lambda(call, name="code")])
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.json"])
+def test_lambda_layers_are_not_loaded(name: str, tmp_path: Path) -> None:
+    ran, path = tmp_path / "ran", tmp_path / name
+    model = with_lambda(ran)
+    if path.suffix == ".json":
+        path.write_text(model.to_json())
+    else:
+        model.save(path)
+    ran.unlink()
+    with pytest.raises(ModelError, match=r"layer 'code' is arbitrary code \(Lambda\)") as caught:
+        load_model(path, path)
     assert "\n" not in str(caught.value)
+    assert not ran.exists()
 
 
-def test_subclassed_models_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
+def test_layers_that_load_code_are_not_made(kind: str, tmp_path: Path) -> None:
+    config = json.loads(sequential().to_json())
+    config["config"]["layers"][1].update(class_name=kind, config={"name": "code"})
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=rf"layer 'code' is arbitrary code \({kind}\)"):
+        load_model(tmp_path / "model.json", tmp_path / "none.weights.h5")
+
+
+def test_functions_of_other_modules_are_not_looked_up(tmp_path: Path) -> None:
+    config = json.loads(sequential().to_json())
+    config["config"]["layers"][1]["config"]["activation"] = {
+        "module": "os",
+        "class_name": "function",
+        "config": "system",
+        "registered_name": "system",
+    }
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="function that is not known here"):
+        load_model(tmp_path / "model.json", tmp_path / "none.weights.h5")
+
+
+def test_a_vocabulary_is_not_read_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    inputs = keras.Input((1,), dtype="string")
+    words = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot", name="words")
+    model = keras.Model(inputs, words(inputs))
+    config = model.to_json().replace('["a", "b"]', json.dumps(str(tmp_path / "secret.txt")))
+    assert "secret.txt" in config
+    (tmp_path / "model.json").write_text(config)
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(ModelError, match="vocabulary file outside of the model archive"):
+        load_model(tmp_path / "model.json", tmp_path / "model.weights.h5")
+
+
+def test_subclassed_models_of_an_unknown_class_are_refused(tmp_path: Path) -> None:
     model = Subclassed()
     model(np.zeros((1, 4)))
     model.save(tmp_path / "subclassed.keras")
-    with pytest.raises(ModelError, match="custom or subclassed"):
+    with pytest.raises(ModelError, match="custom or subclassed") as caught:
         load_model(tmp_path / "subclassed.keras")
+    assert "register_keras_serializable" in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [tiny_cnn, sequential])
+def test_an_h5_file(make: type, tmp_path: Path) -> None:
+    model = make()
+    model.compile("adam", "mse")
+    model.save(tmp_path / "model.h5")
+    loaded = load_model(tmp_path / "model.h5")
+    assert getattr(loaded, "optimizer", None) is None
+    for before, after in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("weights", ["model.weights.h5", "model.h5", "model.keras"])
+def test_a_config_with_weights(weights: str, tmp_path: Path) -> None:
+    model = tiny_cnn()
+    (tmp_path / "model.json").write_text(model.to_json())
+    if weights.endswith(".weights.h5"):
+        model.save_weights(tmp_path / weights)
+    else:
+        model.save(tmp_path / weights)
+    loaded = load_model(tmp_path / "model.json", tmp_path / weights)
+    assert model_digest(loaded) == model_digest(model)
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_a_loss_of_ones_own_does_no_harm(tmp_path: Path) -> None:
+    class Loss(keras.losses.Loss):
+        def call(self, y: object, answers: object) -> object:
+            return answers
+
+    for loss in (lambda y, answers: answers, Loss()):
+        model = sequential()
+        model.compile("adam", loss=loss)
+        (tmp_path / "model.json").write_text(model.to_json())
+        model.save_weights(tmp_path / "model.weights.h5")
+        assert not load_model(tmp_path / "model.json", tmp_path / "model.weights.h5").compiled
+        model.save(tmp_path / "model.keras")
+        assert not load_model(tmp_path / "model.keras").compiled
+
+
+def test_a_config_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(sequential().to_json())
+    with pytest.raises(ModelError, match="config without weights; give a weights file"):
+        load_model(tmp_path / "model.json")
+
+
+def test_weights_without_a_config(tmp_path: Path) -> None:
+    sequential().save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(ModelError, match="holds weights, but no model; give the model's config"):
+        load_model(tmp_path / "model.weights.h5")
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(sequential().to_json())
+    with pytest.raises(ModelError, match=r"no weights at .*gone.weights.h5"):
+        load_model(tmp_path / "model.json", tmp_path / "gone.weights.h5")
+
+
+@pytest.mark.parametrize("name", ["other.weights.h5", "other.h5", "other.txt"])
+def test_weights_of_another_model(name: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(sequential().to_json())
+    if name.endswith(".weights.h5"):
+        tiny_cnn().save_weights(tmp_path / name)
+    elif name.endswith(".h5"):
+        tiny_cnn().save(tmp_path / name)
+    else:
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(ModelError, match=rf"weights in .*{name} do not fit") as caught:
+        load_model(tmp_path / "model.json", tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}'])
+def test_a_config_that_is_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(ModelError, match=r"no (readable )?model config"):
+        load_model(tmp_path / "model.json", tmp_path / "model.weights.h5")
+
+
+def test_an_h5_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"hello")
+    with pytest.raises(ModelError, match=r"model.h5 is no Keras model file; give a .keras file"):
+        load_model(tmp_path / "model.h5")
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
