@@ -192,3 +192,11 @@ def test_inventory_adds_up_to_the_model() -> None:
         total = model_cost(model)
         assert sum(record.cost.params for record in records) == total.params
         assert sum(record.cost.macs for record in records) == total.macs
+
+
+def test_a_layer_that_no_factorization_makes_smaller_stays() -> None:
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, layers.Conv2D(2, (2, 1), use_bias=False, name="conv")(inputs))
+    (record,) = take_inventory(model, ("tucker", "cp", "tensor_train"))
+    assert record.methods == ()
+    assert "as many parameters" in record.reason
