@@ -6,7 +6,7 @@ from .artifacts import (
     Release,
     Verdict,
 )
-from .data import Data, open_data
+from .data import Data, Split, open_data
 from .errors import LrfError
 from .export import Closeness, Export, closeness, export_model, open_exported
 from .models.load import load_model, save_model
@@ -45,6 +45,7 @@ __all__ = [  # noqa: RUF022
     "FinetuneSpec",
     "GateSpec",
     "Data",
+    "Split",
     "Analysis",
     "DesignSpace",
     "Plan",

@@ -40,7 +40,11 @@ class Goal(Section):
 class ExploreSpec(Section):
     """How the design space is made."""
 
-    methods: tuple[str, ...] = Field(("tucker", "svd"), min_length=1)
+    methods: tuple[str, ...] = Field(
+        ("tucker", "cp", "tensor_train", "svd", "qr", "t3f"),
+        min_length=1,
+        description="Factorizations that compete for each layer.",
+    )
     layers: tuple[str, ...] = Field(("*",), description="Glob patterns of layers to consider.")
     exclude: tuple[str, ...] = Field((), description="Glob patterns of layers to leave alone.")
     samples: int = Field(512, ge=8, description="Calibration samples, from the training data.")

@@ -23,6 +23,7 @@ from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.parallel import one_blas_thread
 from lrf_core.methods import Moments
 from lrf_core.methods.base import Matrix
+from lrf_core.models.precision import in_float32
 from lrf_core.models.trace import walk
 from lrf_core.progress import track
 
@@ -48,7 +49,7 @@ def refit_in_order(
     narrow = [c for c in candidates if factorizer.moments(c.layer).second.ndim == 2]
     layers = {path: layer for path, layer in walk(model) if path in {c.layer for c in narrow}}
     pairs = PairedCalibration(model, layers, samples, batch_size=batch_size, seed=seed)
-    copy = factorizer.model_with_kernels(candidates)
+    copy = in_float32(factorizer.model_with_kernels(candidates))
     copied = dict(walk(copy))
     for candidate in track(narrow, "Refitting layers"):
         paired = pairs.moments(copy, candidate.layer)

@@ -1,0 +1,186 @@
+"""Matrices in the tensor-train format: arithmetic on their cores.
+
+Core `k` is `(r, m, n, s)`: rank before, size of input mode `k`, size of output mode `k`, rank
+after; the first `r` and the last `s` are 1. With input index `(i_1, ..., i_d)` and output index
+`(j_1, ..., j_d)`, both in row-major order, the matrix has the entries
+`C_1[:, i_1, j_1, :] C_2[:, i_2, j_2, :] ... C_d[:, i_d, j_d, :]`.
+
+References:
+    Oseledets, "Tensor-Train Decomposition" (2011).
+    Novikov et al., "Tensorizing Neural Networks" (2015), arXiv 1509.06569.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrf_core.methods.base import Matrix, Ranks
+
+# Rows taken through the cores at once; what is in between may be many times larger than they are.
+_BLOCK = 256
+
+Cores = tuple[Matrix, ...]
+Single = NDArray[np.float32]
+_Real = TypeVar("_Real", Matrix, Single)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """How a matrix is cut into modes.
+
+    Attributes:
+        inputs: `m_1, ..., m_d`; their product is the number of rows.
+        outputs: `n_1, ..., n_d`; their product is the number of columns.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return math.prod(self.inputs), math.prod(self.outputs)
+
+    @property
+    def full_ranks(self) -> Ranks:
+        """The ranks at which every matrix can be written in this format."""
+        pairs = [m * n for m, n in zip(self.inputs, self.outputs, strict=True)]
+        return tuple(
+            min(math.prod(pairs[:cut]), math.prod(pairs[cut:])) for cut in range(1, len(pairs))
+        )
+
+    def core_shapes(self, ranks: Ranks) -> list[tuple[int, int, int, int]]:
+        """`(r, m, n, s)` of every core."""
+        around = (1, *ranks, 1)
+        return list(zip(around[:-1], self.inputs, self.outputs, around[1:], strict=True))
+
+    def unfolded(self, matrix: Matrix, cut: int) -> Matrix:
+        """The matrix `(m_1 n_1 ... , ... m_d n_d)`, the first `cut` modes against the rest."""
+        m, n = math.prod(self.inputs[:cut]), math.prod(self.outputs[:cut])
+        split = matrix.reshape(m, -1, n, math.prod(self.outputs[cut:]))
+        return np.asarray(split.swapaxes(1, 2).reshape(m * n, -1))
+
+
+def ranks_of(cores: Cores) -> Ranks:
+    return tuple(core.shape[0] for core in cores[1:])
+
+
+def left_part(cores: Sequence[_Real]) -> _Real:
+    """The product of the first cores, `(m_1 ... m_k, n_1 ... n_k, s)`."""
+    part = np.ones((1, 1, 1), cores[0].dtype if cores else np.float32)
+    for core in cores:
+        joined = np.tensordot(part, core, 1).swapaxes(1, 2)
+        rows, m, columns, n, rank = joined.shape
+        part = joined.reshape(rows * m, columns * n, rank)
+    return part
+
+
+def right_part(cores: Sequence[_Real]) -> _Real:
+    """The product of the last cores, `(r, m_k ... m_d, n_k ... n_d)`."""
+    part = np.ones((1, 1, 1), cores[0].dtype if cores else np.float32)
+    for core in reversed(cores):
+        joined = np.tensordot(core, part, 1).swapaxes(2, 3)
+        rank, m, rows, n, columns = joined.shape
+        part = joined.reshape(rank, m * rows, n * columns)
+    return part
+
+
+def expanded(cores: Sequence[Matrix]) -> Matrix:
+    """The matrix itself, `(m_1 ... m_d, n_1 ... n_d)`."""
+    half = (len(cores) + 1) // 2
+    joined = np.tensordot(left_part(cores[:half]), right_part(cores[half:]), 1).swapaxes(1, 2)
+    rows, m, columns, n = joined.shape
+    return np.asarray(joined.reshape(rows * m, columns * n))
+
+
+def contracted_rows(rows: _Real, cores: Sequence[_Real]) -> _Real:
+    """Rows `(q, m_1 ... m_d)` times the first k cores: `(q, n_1 ... n_k, s, m_{k+1} ... m_d)`."""
+    part = rows.reshape(len(rows), 1, 1, -1)
+    for core in cores:
+        r, m, n, s = core.shape
+        joined = part.reshape(len(rows), part.shape[1], r * m, -1)
+        flat = core.transpose(2, 3, 0, 1).reshape(n * s, r * m)
+        part = np.matmul(flat, joined).reshape(len(rows), part.shape[1] * n, s, -1)
+    return part
+
+
+def times(rows: Matrix, cores: Sequence[Matrix]) -> Matrix:
+    """`rows @ expanded(cores)`, `(q, n_1 ... n_d)`, mode by mode."""
+    blocks = np.split(rows, range(_BLOCK, len(rows), _BLOCK))
+    return np.concatenate(
+        [contracted_rows(block, cores).reshape(len(block), -1) for block in blocks]
+    )
+
+
+def projected(matrix: _Real, left: _Real, right: _Real) -> _Real:
+    """Contract a matrix with products of cores on both sides, leaving `(r, m, n, s)`.
+
+    Args:
+        left: of the cores before, `(m_1 ..., n_1 ..., r)`.
+        right: of the cores after, `(s, m_k ..., n_k ...)`.
+    """
+    rows_before, columns_before, _ = left.shape
+    _, rows_after, columns_after = right.shape
+    m = matrix.shape[0] // (rows_before * rows_after)
+    split = matrix.reshape(rows_before, m, rows_after, columns_before, -1, columns_after)
+    half = np.tensordot(left, split, ((0, 1), (0, 3)))
+    return np.tensordot(half, right, ((2, 4), (1, 2)))
+
+
+def moved_right(cores: Sequence[Matrix], k: int) -> list[Matrix]:
+    """The same matrix, core `k` with orthonormal columns, the rest of it in core `k + 1`."""
+    moved = list(cores)
+    r, m, n, s = cores[k].shape
+    Q, R = np.linalg.qr(cores[k].reshape(r * m * n, s))
+    moved[k] = Q.reshape(r, m, n, -1)
+    moved[k + 1] = np.tensordot(R, cores[k + 1], 1)
+    return moved
+
+
+def moved_left(cores: Sequence[Matrix], k: int) -> list[Matrix]:
+    """The same matrix, core `k` with orthonormal rows, the rest of it in core `k - 1`."""
+    moved = list(cores)
+    r, m, n, s = cores[k].shape
+    Q, R = np.linalg.qr(cores[k].reshape(r, m * n * s).T)
+    moved[k] = Q.T.reshape(-1, m, n, s)
+    moved[k - 1] = np.tensordot(cores[k - 1], R.T, 1)
+    return moved
+
+
+def gathered_first(cores: Sequence[Matrix]) -> list[Matrix]:
+    """The same matrix, every core but the first with orthonormal rows."""
+    moved = list(cores)
+    for k in reversed(range(1, len(cores))):
+        moved = moved_left(moved, k)
+    return moved
+
+
+def mapped(cores: Sequence[Matrix], rows: Sequence[Matrix], columns: Sequence[Matrix]) -> Cores:
+    """The cores of `kron(rows)^T @ matrix @ kron(columns)`, one small matrix for each mode."""
+    return tuple(
+        np.einsum("mi,rmns,nj->rijs", A, core, B, optimize=True)
+        for core, A, B in zip(cores, rows, columns, strict=True)
+    )
+
+
+def with_ranks(cores: Sequence[Matrix], ranks: Ranks) -> Cores:
+    """The same matrix at larger ranks: zeros are added."""
+    around = (1, *ranks, 1)
+    return tuple(
+        np.pad(core, ((0, before - core.shape[0]), (0, 0), (0, 0), (0, after - core.shape[3])))
+        for core, before, after in zip(cores, around, around[1:], strict=False)
+    )
+
+
+def balanced(cores: Sequence[Matrix]) -> Cores:
+    """The same matrix, all cores of one norm, which keeps gradients and rounding alike."""
+    norms = [float(np.linalg.norm(core)) for core in cores]
+    if min(norms) == 0:
+        return tuple(cores)
+    mean = math.exp(sum(math.log(norm) for norm in norms) / len(norms))
+    return tuple(core * (mean / norm) for core, norm in zip(cores, norms, strict=True))
