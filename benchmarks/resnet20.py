@@ -105,8 +105,6 @@ def run(
 
     for kept, cost, got in baseline(model, data, analysis, arguments.kept, seed):
         rows.append(row("paper: Tucker, one threshold", cost, got, original, kept))
-    if arguments.epochs:
-        rows += finetuned(model, data, space, arguments, original, convs)
     facts = {
         "conv_params": convs,
         "candidates": len(space.candidates),
@@ -120,6 +118,9 @@ def run(
         "seed": seed,
         "machine": machine(),
     }
+    write(arguments.out, rows, facts)  # training takes long: what is measured already is kept
+    if arguments.epochs:
+        rows += finetuned(model, data, space, arguments, original, convs)
     return rows, facts
 
 

