@@ -24,14 +24,15 @@ CONVOLUTIONS = (2, 2, 3, 3, 3)
 # Caffe's convention, which the weights were trained with: BGR, minus the mean of ImageNet.
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
 
-# Photographs of everyday scenes, and textures; no scene is in both.
+# No scene is in both. Few have colours of their own: those for calibration are of many kinds.
 CALIBRATION = (
     "skimage/data/astronaut.png",
-    "skimage/data/brick.png",
     "skimage/data/camera.png",
     "skimage/data/grass.png",
-    "skimage/data/gravel.png",
+    "skimage/data/hubble_deep_field.jpg",
+    "skimage/data/ihc.png",
     "skimage/data/motorcycle_left.png",
+    "skimage/data/retina.jpg",
     "skimage/data/rocket.jpg",
     "sklearn/datasets/images/china.jpg",
 )

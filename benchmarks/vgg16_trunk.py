@@ -15,6 +15,7 @@ Run: python -m benchmarks.vgg16_trunk
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from benchmarks import vgg16  # noqa: E402
 from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import Candidate, Cost, LayerRecord  # noqa: E402
 from lrf_core.calibration import collect_moments  # noqa: E402
+from lrf_core.errors import GoalError  # noqa: E402
 from lrf_core.exploration import allocate  # noqa: E402
 from lrf_core.exploration.parallel import map_side_by_side  # noqa: E402
 from lrf_core.export import LitertModel, to_litert  # noqa: E402
@@ -45,6 +47,8 @@ from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of, kernel_matrix, take_inventory  # noqa: E402
 from lrf_core.models.latency import Latency, Run, compare_latency, litert_run  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
+
+_logger = logging.getLogger("lrf")
 
 METHODS = ("tucker", "cp", "tensor_train")
 SIZE = 224
@@ -113,7 +117,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--crops", type=int, default=32, help="to calibrate on; default: 32")
     parser.add_argument("--test-crops", type=int, default=24, help="default: 24")
-    parser.add_argument("--per-mode", type=int, default=12, help="ranks per mode; default: 12")
+    parser.add_argument("--per-mode", type=int, default=16, help="ranks per mode; default: 16")
     parser.add_argument(
         "--most",
         type=float,
@@ -202,7 +206,11 @@ def compared(
     for name, competing in competitions.items():
         entered = [fit for fit in fitted if fit.candidate.method in competing]
         for kept in arguments.kept:
-            chosen = allocated(trunk, entered, kept, LOSSES[arguments.minimize])
+            try:
+                chosen = allocated(trunk, entered, kept, LOSSES[arguments.minimize])
+            except GoalError as error:
+                _logger.warning("%s at %s is left out: %s", name, kept, error)
+                continue
             smaller = factorized(trunk, chosen)
             errors = relative_errors(maps, feature_maps(smaller, crops))
             latency = compare_latency(run, litert(smaller, crops), arguments.repeats)

@@ -7,7 +7,7 @@ from TT-SVD as the t3f package computes it, and are then fitted to the feature m
 
 Two dense layers through one channel have as many weights as the layer has inputs and outputs; a
 TT-matrix may have far fewer, and that is its place. So small ranks are offered only. They form one
-ladder, on which every fit starts from the one below and no error exceeds that of the one below.
+ladder, on which every fit starts from the one below; the error, as the fit sees it, never rises.
 """
 
 from __future__ import annotations
