@@ -59,7 +59,7 @@ class _Judge:
         self.kernel = kernel
         self._metric = metric
         self._feature_map = _feature_map_of(layer)
-        self._own = kernel.T @ methods.base.times_second(moments.second, kernel)
+        self._own = moments.quadratic(kernel)
         self._original = self._feature_map(moments.rows @ kernel)
         self._gradient = moments.gradient
 
@@ -85,12 +85,13 @@ class _Judge:
         The loss is `tr(F D^T S D) / 2`, a second-order bound: `F` and `S` are sums over
         positions, and the errors of a map's positions are taken to add up (Cauchy-Schwarz).
         """
-        cross, replaced = sweep.output_moments(ranks)
-        difference = self._own - cross - cross.T + replaced
-        error = max(float(np.trace(difference)), 0.0) / max(float(np.trace(self._own)), 1e-300)
+        plain, weighted = sweep.explained(ranks)
+        own = float(np.trace(self._own))
+        error = max(own - plain, 0.0) / max(own, 1e-300)
         if self._gradient is None:
             return error, error
-        return error, max(float(np.vdot(self._gradient, difference)) / 2, 0.0)
+        loss = float(np.vdot(self._gradient, self._own)) - weighted
+        return error, max(loss / 2, 0.0)
 
     def similarity(self, sweep: Sweep, ranks: Ranks) -> float:
         return self._metric(self._original, self._feature_map(sweep.outputs(ranks)))

@@ -13,20 +13,21 @@ References:
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
-from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
-from lrf_core.methods.base import Matrix, times_second
+from lrf_core.methods.moments import Matrix, SecondMoment
 
-# Least ridge of every solve, relative to the mean of the normal matrix's diagonal.
+# Least ridge of every solve, relative to the mean of the normal matrix's diagonal; what float32
+# needs is more.
 RIDGE = 1e-6
+_RIDGE_OF_SINGLE = 1e-5
 # Steps of conjugate gradients per factor: the sums are only improved, the next sweep goes on.
 _GRADIENT_STEPS = 4
 
@@ -51,12 +52,16 @@ class Components:
         """`D`, `(n, R)`."""
         return khatri_rao(self.inner)
 
+    def dictionary_gram(self) -> Matrix:
+        """`D^T D`, `(R, R)`."""
+        return reduce(np.multiply, (X.T @ X for X in self.inner))
+
     def norm_ratio(self) -> float:
         """Summed squared norms of the components over the squared norm of their sum.
 
         1 for orthogonal components; large where they cancel each other.
         """
-        grams = reduce(np.multiply, (X.T @ X for X in self.inner)) * (self.outer.T @ self.outer)
+        grams = self.dictionary_gram() * (self.outer.T @ self.outer)
         return float(np.trace(grams) / max(grams.sum(), 1e-12 * np.trace(grams), 1e-300))
 
     def normalized(self) -> Components:
@@ -73,6 +78,10 @@ class Components:
         norms = np.where(norms > 0, norms, 1.0)
         each = norms ** (1 / (len(unit.inner) + 1))
         return Components(tuple(X * each for X in unit.inner), unit.outer * (each / norms))
+
+    def of_type(self, dtype: npt.DTypeLike) -> Components:
+        """In another precision."""
+        return Components(tuple(X.astype(dtype) for X in self.inner), self.outer.astype(dtype))
 
     def extended(self, rank: int, rng: np.random.Generator) -> Components:
         """Random components added, with zeros in the outer factor, up to `rank` of them."""
@@ -100,13 +109,13 @@ def alternate(tensor: Matrix, start: Components, sweeps: int, ridge: float = RID
     """Plain alternating least squares: minimise `|T - D Y^T|^2`, from `start`.
 
     Args:
-        tensor: `(d_1, ..., d_m, c)`.
+        tensor: `(d_1, ..., d_m, c)`; its precision is that of the arithmetic.
         sweeps: times that every factor is solved for.
         ridge: weight of the components' squared norms, relative.
     """
     sizes, outputs = tensor.shape[:-1], tensor.shape[-1]
     unfolded = tensor.reshape(-1, outputs)
-    found = start
+    found = start.of_type(tensor.dtype)
     for _ in range(sweeps):
         found = Components(found.inner, _outer(unfolded, found.inner, ridge)).normalized()
         coded = (unfolded @ found.outer).reshape(*sizes, found.rank)
@@ -118,9 +127,28 @@ def alternate(tensor: Matrix, start: Components, sweeps: int, ridge: float = RID
     return Components(found.inner, _outer(unfolded, found.inner, ridge))
 
 
+@dataclass(frozen=True)
+class Solved:
+    """Components whose outer factor is the least-squares fit to the others.
+
+    Attributes:
+        gram: `D^T S D`, `(R, R)`, with the ridge that `S` has.
+        projected: `D^T S V`, `(R, c)`.
+    """
+
+    components: Components
+    gram: Matrix
+    projected: Matrix
+
+    def error(self) -> float:
+        """`tr((V - D Y^T)^T S (V - D Y^T))`, up to a constant."""
+        outer = self.components.outer
+        return float(np.vdot(outer.T @ outer, self.gram) - 2 * np.vdot(outer.T, self.projected))
+
+
 def improve(
-    second: Matrix, target: Matrix, start: Components, sweeps: int, ridge: float = RIDGE
-) -> Components:
+    second: SecondMoment, target: Matrix, start: Components, sweeps: int, ridge: float = RIDGE
+) -> Solved:
     """Minimise the output error `tr((V - D Y^T)^T S (V - D Y^T))` further, from `start`.
 
     The outer factor is solved for exactly; the normal equations of an inner one may have thousands
@@ -128,55 +156,46 @@ def improve(
     approximation of `S`. Every step lowers the error.
 
     Args:
-        second: `S`, `(n, n)`, or its diagonal `(n,)`.
+        second: `S`, of `n` inputs.
         target: `S V`, `(n, c)`.
+        sweeps: times that every factor is improved; 0 solves for the outer factor only.
     """
-    sizes = tuple(X.shape[0] for X in start.inner)
-    marginals = marginal_moments(second, sizes)
+    found = outer_fit(second, target, start.normalized(), ridge)
+    if not sweeps:
+        return found
+    marginals = second.marginals([X.shape[0] for X in start.inner])
     # The steps are approximate anyway: single precision makes them twice as fast.
-    single = second.astype(np.float32)
-    found = Components(start.inner, outer_fit(second, target, start.inner, ridge)).normalized()
+    single = second.single()
     for _ in range(sweeps):
-        inner = list(found.inner)
+        unit = found.components.normalized()
+        inner = list(unit.inner)
         for mode in reversed(range(len(inner))):
-            inner[mode] = _descended(single, target, inner, found.outer, mode, marginals)
-        unit = Components(tuple(inner), found.outer).normalized()
-        found = Components(unit.inner, outer_fit(second, target, unit.inner, ridge))
+            inner[mode] = _descended(single, target, inner, unit.outer, mode, marginals)
+        moved = Components(tuple(inner), unit.outer).normalized()
+        found = outer_fit(second, target, moved, ridge)
     return found
 
 
 def outer_fit(
-    second: Matrix, target: Matrix, inner: Sequence[Matrix], ridge: float = RIDGE
-) -> Matrix:
+    second: SecondMoment, target: Matrix, start: Components, ridge: float = RIDGE
+) -> Solved:
     """The outer factor `(c, R)` with the least output error, by least squares on `S`."""
-    D = khatri_rao(inner)
-    return _solved(D.T @ times_second(second, D), (D.T @ target).T, ridge)
+    given = solved_as_is(second, target, start)
+    fitted = Components(start.inner, _solved(given.gram, given.projected.T, ridge))
+    return replace(given, components=fitted)
 
 
-def marginal_moments(second: Matrix, sizes: Sequence[int]) -> list[Matrix]:
-    """Matrices `M_j (d_j, d_j)` whose Kronecker product approximates `S`.
-
-    Each is `S` summed over the diagonals of all other modes; the scale is in the last.
-    """
-    marginals = []
-    for mode in range(len(sizes)):
-        if second.ndim == 1:
-            others = tuple(axis for axis in range(len(sizes)) if axis != mode)
-            marginals.append(np.diag(second.reshape(sizes).sum(axis=others)))
-            continue
-        rows = string.ascii_lowercase[: len(sizes)]
-        columns = rows.replace(rows[mode], "Z")
-        tensor = second.reshape(*sizes, *sizes)
-        marginals.append(np.einsum(f"{rows}{columns}->{rows[mode]}Z", tensor))
-    scaled = [M * (len(M) / np.trace(M)) for M in marginals[:-1]]
-    return [*scaled, marginals[-1] / math.prod(sizes[:-1])]
+def solved_as_is(second: SecondMoment, target: Matrix, components: Components) -> Solved:
+    """What `outer_fit` tells, for components whose outer factor stays as it is."""
+    D = components.dictionary()
+    return Solved(components, second.gram(D), D.T @ target)
 
 
 def _gram_without(factors: Sequence[Matrix], mode: int) -> Matrix:
     """Elementwise product of the factors' Gram matrices, but one."""
     rank = factors[0].shape[1]
     grams = (X.T @ X for index, X in enumerate(factors) if index != mode)
-    return reduce(np.multiply, grams, np.ones((rank, rank)))
+    return reduce(np.multiply, grams, np.ones((rank, rank), factors[0].dtype))
 
 
 def _contracted(coded: Matrix, factors: Sequence[Matrix], mode: int) -> Matrix:
@@ -197,13 +216,14 @@ def _outer(unfolded: Matrix, inner: Sequence[Matrix], ridge: float) -> Matrix:
 def _solved(gram: Matrix, right: Matrix, ridge: float) -> Matrix:
     """`right @ (gram + ridge)^-1`; the ridge is relative to the mean of the diagonal."""
     rank = len(gram)
-    mean = max(float(np.trace(gram)) / rank, 1e-300)
-    factor = scipy.linalg.cho_factor(gram + ridge * mean * np.eye(rank))
+    mean = max(float(np.trace(gram)) / rank, 1e-30)
+    least = ridge if gram.dtype == np.float64 else max(ridge, _RIDGE_OF_SINGLE)
+    factor = scipy.linalg.cho_factor(gram + np.eye(rank, dtype=gram.dtype) * (least * mean))
     return np.asarray(scipy.linalg.cho_solve(factor, right.T).T)
 
 
 def _descended(
-    second: NDArray[np.float32],
+    second: SecondMoment,
     target: Matrix,
     inner: Sequence[Matrix],
     outer: Matrix,
@@ -217,7 +237,7 @@ def _descended(
 
     def normal(factor: Matrix) -> Matrix:
         replaced = [factor if index == mode else X for index, X in enumerate(inner)]
-        coded = times_second(second, khatri_rao(replaced).astype(np.float32)) @ outer_gram
+        coded = second.times(khatri_rao(replaced).astype(np.float32)) @ outer_gram
         return _contracted(coded.reshape(*sizes, rank), inner, mode)
 
     right = _contracted((target @ outer).reshape(*sizes, rank), inner, mode)

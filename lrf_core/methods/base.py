@@ -13,22 +13,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from lrf_core.artifacts import Call, Cost
 from lrf_core.errors import SpecError
+from lrf_core.methods.moments import Matrix as Matrix
+from lrf_core.methods.moments import Moments as Moments
 
-Matrix = NDArray[np.float64]
 Ranks = tuple[int, ...]
-_Real = TypeVar("_Real", Matrix, NDArray[np.float32])
-
-# Above this width the second moment is kept as its diagonal: 8192^2 doubles are half a gibibyte.
-MAX_FULL_WIDTH = 8192
 
 
 @dataclass(frozen=True)
@@ -91,57 +87,6 @@ class Geometry:
         return self.outputs if self.bias else 0
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Statistics of one layer on the calibration samples.
-
-    Attributes:
-        second: second moment `S` of the input rows, summed over positions, mean over samples:
-            `(n, n)`, or its diagonal `(n,)` where the full matrix would be too large.
-        gradient: second moment `F` of the loss gradient at the layer's output, `(c, c)`, summed
-            over positions, mean over samples; None where the model gives no gradient.
-        rows: sampled input rows, `(m, n)`.
-        rows_seen: how many rows `second` was summed over.
-    """
-
-    second: Matrix
-    gradient: Matrix | None
-    rows: NDArray[np.float32]
-    rows_seen: int
-
-    def regularized_second(self) -> Matrix:
-        """`S` plus a ridge, so that directions without data fall back to the weight error.
-
-        The ridge is `n / (n + rows)` of 1% of the mean variance: large where few rows were seen
-        for many inputs, which is where a fit to the calibration data alone would not generalize.
-        """
-        size = self.second.shape[0]
-        variance = self.second if self.second.ndim == 1 else np.diag(self.second)
-        mean = float(variance.mean()) or 1.0
-        ridge = 0.01 * size / (size + self.rows_seen) * mean + 1e-9 * mean
-        if self.second.ndim == 1:
-            return np.asarray(self.second + ridge)
-        return np.asarray(self.second + ridge * np.eye(size))
-
-    def output_weight(self, outputs: int) -> Matrix:
-        """The weight on output errors that factors are fitted under, `(outputs, outputs)`.
-
-        `F`, shrunk by 20% to its mean so that it stays well conditioned; the identity where there
-        is no gradient.
-        """
-        if self.gradient is None or not np.trace(self.gradient) > 0:
-            return np.eye(outputs)
-        mean = np.trace(self.gradient) / outputs
-        return np.asarray(0.8 * self.gradient + 0.2 * mean * np.eye(outputs))
-
-
-def times_second(second: _Real, matrix: _Real) -> _Real:
-    """`S @ matrix`, for a full `S` or its diagonal."""
-    if second.ndim == 1:
-        return np.asarray(second[:, None] * matrix)
-    return np.asarray(second @ matrix)
-
-
 class Sweep(ABC):
     """One decomposition of one kernel, many truncations.
 
@@ -167,8 +112,19 @@ class Sweep(ABC):
     def output_moments(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
         """`(W^T S W', W'^T S W')`, each `(c, c)`."""
         replaced = self.effective_kernel(ranks)
-        weighted = times_second(self.moments.second, replaced)
+        weighted = self.moments.times(replaced)
         return self.kernel.T @ weighted, replaced.T @ weighted
+
+    def explained(self, ranks: Ranks) -> tuple[float, float]:
+        """`tr(C + C^T - R)` with `C = W^T S W'` and `R = W'^T S W'`; and the same under `F`.
+
+        The output error is `tr(W^T S W)` minus the first; `F` is the identity where the model
+        gives no gradient.
+        """
+        cross, replaced = self.output_moments(ranks)
+        kept = 2 * cross - replaced
+        plain, gradient = float(np.trace(kept)), self.moments.gradient
+        return plain, plain if gradient is None else float(np.vdot(gradient, kept))
 
     def outputs(self, ranks: Ranks) -> Matrix:
         """What the replaced layer answers to the sampled rows, before the bias: `(m, c)`."""
@@ -299,9 +255,7 @@ def rank_grid(full: int, count: int) -> list[int]:
 
 
 def lower_factor(matrix: Matrix) -> Matrix:
-    """`L` with `L @ L.T == matrix`, for a symmetric positive definite matrix or a diagonal."""
-    if matrix.ndim == 1:
-        return np.sqrt(matrix)
+    """`L` with `L @ L.T == matrix`, for a symmetric positive definite matrix."""
     return np.asarray(scipy.linalg.cholesky(matrix, lower=True))
 
 

@@ -22,10 +22,19 @@ from functools import lru_cache
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 
 from lrf_core.artifacts import Cost
-from lrf_core.methods.als import RIDGE, Components, alternate, improve, marginal_moments, residual
+from lrf_core.methods.als import (
+    RIDGE,
+    Components,
+    Solved,
+    alternate,
+    improve,
+    residual,
+    solved_as_is,
+)
 from lrf_core.methods.base import (
     Form,
     Geometry,
@@ -40,22 +49,26 @@ from lrf_core.methods.base import (
     lower_factor,
     pointwise,
     rank_grid,
-    times_second,
 )
 
 # Ranks that build on each other: in steps of this share of the highest, and wider ones from where
 # a step is less than this growth. High ranks take the longest and gain the least.
 _STEP = 1 / 16
 _GROWTH = 1.2
+_GROWTH_OF_WIDE = 1.6
+_HIGHEST_OF_WIDE = 0.75
 # Starts that are tried for new components, and the sweeps after which the best goes on.
 _SEEDS = 2
 _TRIAL_SWEEPS = 3
 _CORE_SWEEPS = 30
+_CORE_SWEEPS_OF_WIDE = 3
 _FULL_SWEEPS = 2
 _EXACT_SWEEPS = 2
 _REFIT_SWEEPS = 8
 # Multiply-adds for the sweeps of one fit, and of one that will be used: wide layers get fewer.
 _WORK = 2 * 10**10
+# Weights from which a kernel counts as wide: fewer ranks and sweeps, in float32.
+_WIDE = 2**19
 _REFIT_WORK = 10**11
 # Share of the whitened kernel's energy that its Tucker core may miss.
 _CORE_TAIL = 1e-3
@@ -86,6 +99,10 @@ class CpForm(Form):
         return (*merged, self.geometry.inputs)
 
     @property
+    def is_wide(self) -> bool:
+        return math.prod(self.geometry.kernel_shape) >= _WIDE
+
+    @property
     def full_ranks(self) -> Ranks:
         sizes = (*self.modes, self.geometry.outputs)
         return (math.prod(sizes) // max(sizes),)
@@ -97,8 +114,10 @@ class CpForm(Form):
         even = math.prod(self.geometry.kernel_shape) // component
         steps = rank_grid(max(1, min(even, self.full_ranks[0])), round(1 / _STEP))
         ladder = steps[:1]
+        growth = _GROWTH_OF_WIDE if self.is_wide else _GROWTH
+        steps = [step for step in steps if not self.is_wide or step <= _HIGHEST_OF_WIDE * steps[-1]]
         for step, after in itertools.pairwise([*steps[1:], math.inf]):
-            if after > _GROWTH * ladder[-1]:
+            if after > growth * ladder[-1]:
                 ladder.append(int(step))
         return ladder
 
@@ -134,8 +153,12 @@ class CpForm(Form):
 
 @dataclass(frozen=True)
 class _Fit:
-    components: Components
+    solved: Solved
     note: str = ""
+
+    @property
+    def components(self) -> Components:
+        return self.solved.components
 
 
 class CpSweep(Sweep):
@@ -152,9 +175,9 @@ class CpSweep(Sweep):
         self._form = form
         self._start = start
         self._output_weight = lower_factor(moments.output_weight(kernel.shape[1]))
-        self._second = moments.regularized_second()
+        self._second = moments.regularized()
         self._kernel = kernel @ self._output_weight
-        self._target = times_second(self._second, self._kernel)
+        self._target = self._second.times(self._kernel)
         self._fit = lru_cache(maxsize=None)(self._fit_uncached)
         self._core = lru_cache(maxsize=1)(self._whitened_core)
 
@@ -171,6 +194,25 @@ class CpSweep(Sweep):
         *windows, encoder = components.inner
         return [encoder, *windows, components.outer.T]
 
+    def explained(self, ranks: Ranks) -> tuple[float, float]:
+        solved, ridge = self._fit(ranks[0]).solved, self.moments.ridge
+        Z = self._decoder(solved.components)
+        gram = solved.gram - ridge * solved.components.dictionary_gram()
+        projected = scipy.linalg.solve_triangular(self._output_weight.T, solved.projected.T).T
+        cross = projected - ridge * (solved.components.dictionary().T @ self.kernel)
+
+        def kept(weighted: Matrix) -> float:
+            return float(2 * np.vdot(cross, weighted.T) - np.vdot(gram, Z.T @ weighted))
+
+        gradient = self.moments.gradient
+        plain = kept(Z)
+        return plain, plain if gradient is None else kept(gradient @ Z)
+
+    def outputs(self, ranks: Ranks) -> Matrix:
+        components = self._fit(ranks[0]).components
+        dictionary = components.dictionary().astype(np.float32)
+        return np.asarray((self.moments.rows @ dictionary) @ self._decoder(components).T)
+
     def note(self, ranks: Ranks) -> str:
         return self._fit(ranks[0]).note
 
@@ -180,53 +222,49 @@ class CpSweep(Sweep):
 
     def _fit_uncached(self, rank: int) -> _Fit:
         if rank >= self._form.full_ranks[0]:
-            return _Fit(self._enumerated())
+            return _Fit(solved_as_is(self._second, self._target, self._enumerated()))
         fitted = self._fitted(rank, RIDGE)
-        ratio = fitted.norm_ratio()
+        ratio = fitted.components.norm_ratio()
         if ratio <= _LARGEST_NORM_RATIO:
             return _Fit(fitted)
         ridge = RIDGE
-        while fitted.norm_ratio() > _LARGEST_NORM_RATIO:
+        while fitted.components.norm_ratio() > _LARGEST_NORM_RATIO:
             ridge *= _STRONGER
             fitted = self._fitted(rank, ridge)
         return _Fit(fitted, f"regularized: components cancelled each other (ratio {ratio:.0f})")
 
-    def _fitted(self, rank: int, ridge: float) -> Components:
+    def _fitted(self, rank: int, ridge: float) -> Solved:
         """Components of this rank, no worse than those they start from."""
-        start: Components | None
+        start: Solved | None = None
         if self._start is not None and self._start.rank == rank:
-            start = grown = self._start
+            start = solved_as_is(self._second, self._target, self._start)
+            grown = self._start
             sweeps, allowed = _REFIT_SWEEPS, _REFIT_WORK
         else:
             lower = [each for each in self._form.ladder if each < rank]
-            start = self._fit(lower[-1]).components if lower else None
-            grown = self._grown(start, rank, ridge)
+            start = self._fit(lower[-1]).solved if lower else None
+            grown = self._grown(start.components if start else None, rank, ridge)
             sweeps, allowed = _EXACT_SWEEPS, _WORK
         work = 6 * self._second.size * rank * len(grown.inner)
-        sweeps = min(sweeps, allowed // work)
-        improved = improve(self._second, self._target, grown, sweeps, ridge)
-        if start is None or self._error(improved) <= self._error(start):
+        improved = improve(self._second, self._target, grown, min(sweeps, allowed // work), ridge)
+        if start is None or improved.error() <= start.error():
             return improved
-        return start.extended(rank, np.random.default_rng(rank))
+        extended = start.components.extended(rank, np.random.default_rng(rank))
+        return solved_as_is(self._second, self._target, extended)
 
     def _grown(self, start: Components | None, rank: int, ridge: float) -> Components:
         """More components, fitted in the whitened space: the best of several random starts."""
         core = self._core()
         coded = core.encoded(start) if start else core.nothing()
         modes = core.tensor.ndim
-        sweeps = min(_CORE_SWEEPS, _WORK // (rank * modes * (core.tensor.size + rank**2)))
+        most = _CORE_SWEEPS_OF_WIDE if self._form.is_wide else _CORE_SWEEPS
+        sweeps = min(most, _WORK // (rank * modes * (core.tensor.size + rank**2)))
         trials = []
-        for seed in range(_SEEDS if sweeps == _CORE_SWEEPS else 1):
+        for seed in range(1 if self._form.is_wide else _SEEDS):
             first = coded.extended(rank, np.random.default_rng((rank, seed)))
             trials.append(alternate(core.tensor, first, _TRIAL_SWEEPS, ridge))
         best = min(trials, key=lambda trial: residual(core.tensor, trial))
-        return core.decoded(alternate(core.tensor, best, sweeps, ridge), ridge)
-
-    def _error(self, components: Components) -> float:
-        """Weighted output error, up to a constant."""
-        replaced = components.dictionary() @ components.outer.T
-        weighted = times_second(self._second, replaced) - 2 * self._target
-        return float(np.vdot(replaced, weighted))
+        return core.decoded(alternate(core.tensor, best, sweeps, ridge), ridge).of_type(np.float64)
 
     def _enumerated(self) -> Components:
         """Exact: one component for every index of all modes but the largest."""
@@ -241,8 +279,9 @@ class CpSweep(Sweep):
 
     def _whitened_core(self) -> _Core:
         modes = self._form.modes
-        whiteners = [lower_factor(M) for M in marginal_moments(self._second, modes)]
-        tensor = self._kernel.reshape(*modes, -1)
+        precision: npt.DTypeLike = np.float32 if self._form.is_wide else np.float64
+        whiteners = [lower_factor(M).astype(precision) for M in self._second.marginals(modes)]
+        tensor = self._kernel.reshape(*modes, -1).astype(precision)
         for axis, L in enumerate(whiteners):
             tensor = _multiplied(tensor, L.T, axis)
         channels = len(modes) - 1

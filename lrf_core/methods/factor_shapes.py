@@ -10,19 +10,19 @@ from lrf_core.methods.tt_matrix import Modes
 
 # Largest factor over smallest: 10 = 5 x 2 is taken as it is, 14 becomes 15 = 5 x 3.
 _LARGEST_RATIO = 2.5
-# Layers with more weights are offered four modes as well.
-_MANY_WEIGHTS = 2**22
+# Layers with more weights are offered one shape only: every fit reads the whole kernel many times.
+_MANY_WEIGHTS = 2**24
 
 
 def shapes(geometry: Geometry) -> list[Modes]:
-    """Two and three modes, for large layers four; none that would have modes of size 1 x 1.
+    """Two and three modes, for the largest layers three; none that would have modes of size 1 x 1.
 
     Input modes fall and output modes rise, so that the first cores, which see the most values,
     narrow them the most.
     """
-    large = geometry.inputs * geometry.outputs > _MANY_WEIGHTS
+    largest = geometry.inputs * geometry.outputs > _MANY_WEIGHTS
     offered = []
-    for count in (2, 3, 4) if large else (2, 3):
+    for count in (3,) if largest else (2, 3):
         inputs = balanced_factors(geometry.inputs, count)
         outputs = balanced_factors(geometry.outputs, count)[::-1]
         if all(m * n > 1 for m, n in zip(inputs, outputs, strict=True)):

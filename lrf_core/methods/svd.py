@@ -12,10 +12,13 @@ from lrf_core.methods.base import Matrix
 from lrf_core.methods.two_factors import two_factor_method
 
 
-def singular_vectors(whitened: Matrix) -> tuple[Matrix, Matrix]:
-    """`(U, Sigma V^T)` of a matrix `(n, c)`."""
-    U, values, Vt = scipy.linalg.svd(whitened, full_matrices=False)
-    return U, values[:, None] * Vt
+def principal_directions(gram: Matrix, count: int) -> tuple[Matrix, Matrix]:
+    """`Z = E`, `T = E^T`: the leading eigenvectors of `V^T V`, `(c, c)`, which are the right
+    singular vectors of `V`."""
+    last = len(gram) - 1
+    _, vectors = scipy.linalg.eigh(gram, subset_by_index=(last + 1 - count, last))
+    leading = vectors[:, ::-1]
+    return leading, leading.T
 
 
-METHOD = two_factor_method("svd", singular_vectors)
+METHOD = two_factor_method("svd", principal_directions)

@@ -35,6 +35,7 @@ from lrf_core.methods.base import (
     carried_over,
 )
 from lrf_core.methods.factor_shapes import shapes
+from lrf_core.methods.moments import is_root
 from lrf_core.methods.tt_fit import PRINCIPAL_ROWS, Target, leading_directions, swept
 from lrf_core.methods.tt_matrix import (
     Cores,
@@ -209,14 +210,16 @@ class T3fSweep(Sweep):
         return list(self._cores(ranks))
 
     def output_moments(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
-        second = self.moments.second
-        if second.ndim == 1:
-            replaced = second[:, None] * self.effective_kernel(ranks)
-            own = second[:, None] * self.kernel
-            return self._answers(own.T, ranks), self._answers(replaced.T, ranks)
         rows, answers = self._answered_rows
         replaced = self._answers(rows, ranks)
         return answers.T @ replaced, replaced.T @ replaced
+
+    def explained(self, ranks: Ranks) -> tuple[float, float]:
+        rows, answers = self._answered_rows
+        replaced = self._answers(rows, ranks)
+        kept = 2 * answers - replaced
+        plain, gradient = float(np.vdot(kept, replaced)), self.moments.gradient
+        return plain, plain if gradient is None else float(np.vdot(kept @ gradient, replaced))
 
     def outputs(self, ranks: Ranks) -> Matrix:
         return self._answers(self.moments.rows.astype(np.float64), ranks)
@@ -233,7 +236,8 @@ class T3fSweep(Sweep):
     @cached_property
     def _answered_rows(self) -> tuple[Matrix, Matrix]:
         """`R` with `R^T R = S`, and the layer's own answers to it."""
-        rows = square_root(self.moments.second, self.moments.rows_seen)
+        second = self.moments.second
+        rows = second if is_root(second) else square_root(second, self.moments.rows_seen)
         return rows, rows @ self.kernel
 
     def _cores_of(self, ranks: Ranks) -> Cores:
@@ -278,7 +282,9 @@ def leading_cores(matrix: Matrix, modes: Modes, ranks: Ranks) -> Cores:
     basis = leading_directions(unfolded, ranks[0])
     kept = basis.shape[1]
     rest = Modes((kept, *modes.inputs[1:]), (1, *modes.outputs[1:]))
-    first, *others = tt_svd((basis.T @ unfolded).reshape(rest.shape), rest, ranks)
+    first, *others = tt_svd(
+        (basis.T @ unfolded).reshape(rest.shape).astype(np.float64), rest, ranks
+    )
     widened = (basis @ first.reshape(kept, -1)).reshape(1, modes.inputs[0], modes.outputs[0], -1)
     return (widened, *others)
 

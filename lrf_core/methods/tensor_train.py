@@ -7,11 +7,15 @@ spatial axis this is Tucker-2.
 
 from __future__ import annotations
 
+import math
+
 from lrf_core.methods.base import Form, Geometry, Method
 from lrf_core.methods.train import TrainForm, fits_in_memory
 
-# Ranks offered per mode, at most: they multiply.
+# Ranks offered per mode, at most: they multiply. Fewer for kernels of many weights.
 _LADDER = 8
+_LADDER_OF_WIDE = 6
+_WIDE = 2**19
 
 
 def _forms(geometry: Geometry) -> list[Form]:
@@ -19,11 +23,15 @@ def _forms(geometry: Geometry) -> list[Form]:
     if geometry.window == 1 or geometry.inputs == geometry.outputs == 1:
         return []
     spatial = geometry.kernel_shape[:-2]
-    wide = [axis for axis, size in enumerate(spatial) if size > 1]
+    longer = [axis for axis, size in enumerate(spatial) if size > 1]
     # An axis of window 1 may be strided: the last convolution does it.
     rest = tuple(axis for axis, size in enumerate(spatial) if size == 1)
-    groups = (*((axis,) for axis in wide[:-1]), tuple(sorted((wide[-1], *rest))))
-    return [TrainForm(geometry, METHOD.name, groups, _LADDER)] if fits_in_memory(geometry) else []
+    groups = (*((axis,) for axis in longer[:-1]), tuple(sorted((longer[-1], *rest))))
+    if not fits_in_memory(geometry):
+        return []
+    wide = math.prod(geometry.kernel_shape) >= _WIDE
+    ladder = _LADDER_OF_WIDE if wide else _LADDER
+    return [TrainForm(geometry, METHOD.name, groups, ladder, encoded_only=wide)]
 
 
 METHOD = Method("tensor_train", _forms)

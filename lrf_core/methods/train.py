@@ -11,23 +11,25 @@ refitted by least squares to the encoded inputs, and the next axis joins the cha
 encoders, the best last convolution and decoder are a reduced-rank regression (Izenman 1975): the
 leading eigenvectors of the fitted outputs' second moment. That is exact, and nested in the last
 rank: one solve serves all its values.
+
+Rows of an encoded kernel are ordered by channel, then by kernel position. So truncating channels
+leaves a leading block, and one Cholesky decomposition of the encoded `S` serves every truncation:
+its leading blocks are theirs. Joining the next axis to the channels then leaves the order as it is.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import keras
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
-    MAX_FULL_WIDTH,
     Form,
     Geometry,
     Matrix,
@@ -40,6 +42,8 @@ from lrf_core.methods.base import (
     pointwise,
     rank_grid,
 )
+from lrf_core.methods.moments import MAX_FULL_WIDTH
+from lrf_core.methods.nested import Sums, explained_by_rank
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -55,10 +59,20 @@ class TrainForm(Form):
     Args:
         groups: the spatial axes that each convolution covers.
         ladder: ranks offered per mode, at most; those of `candidate_ranks` are among them.
+        encoded_only: no candidates whose first rank is full: they take half of the time.
     """
 
-    def __init__(self, geometry: Geometry, method: str, groups: Groups, ladder: int) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        method: str,
+        groups: Groups,
+        ladder: int,
+        *,
+        encoded_only: bool = False,
+    ) -> None:
         super().__init__(geometry)
+        self._encoded_only = encoded_only
         self.method = method
         self.groups = groups
         self._ladder = ladder
@@ -85,10 +99,25 @@ class TrainForm(Form):
         """Ranks of one mode that fits may build on."""
         return rank_grid(self.full_ranks[mode], self._ladder)
 
+    def widest(self, encoders: Ranks) -> int:
+        """The largest rank after these that can have fewer parameters than the layer."""
+        mode = len(encoders)
+        rest = (1,) * (len(self.full_ranks) - mode - 1)
+        return max(
+            (
+                rank
+                for rank in self.ladder(mode)
+                if self.cost((*encoders, rank, *rest)).params < self.geometry.cost.params
+            ),
+            default=self.full_ranks[mode],
+        )
+
     def candidate_ranks(self, per_mode: int) -> list[Ranks]:
         offered = []
         for mode in range(len(self.full_ranks)):
             ladder = self.ladder(mode)
+            if mode == 0 and self._encoded_only and len(ladder) > 1:
+                ladder = ladder[:-1]
             offered.append(ladder[:: -math.ceil(len(ladder) / per_mode)][::-1])
         return [ranks for ranks in itertools.product(*offered) if self._feasible(ranks)]
 
@@ -163,99 +192,126 @@ def _along(
 
 @dataclass(frozen=True)
 class _Stage:
-    """A kernel some of whose modes are encoded; `N` is the product of `windows` and `inputs`.
+    """A kernel some of whose modes are encoded, in the basis of the next encoder.
+
+    Rows are ordered by channel, leading ones first, then by position in the windows that are left;
+    there are `N = channels * window` of them.
 
     Attributes:
-        windows: kernel positions of the convolutions still to come.
-        inputs: channels into the next of them.
+        window: kernel positions of the convolutions still to come.
         second: second moment of the encoded inputs with its ridge, `(N, N)`.
         target: `second` times the kernel, `(N, c)`.
-        plain, plain_target: the same without ridge.
+        kernel: the layer's own kernel, encoded, `(N, c)`.
         rows: the sampled rows, encoded, `(N, m)`.
-        encoders: what has led here, one matrix for each rank.
+        encoders: what has led here, one matrix for each rank, the last one not truncated.
     """
 
-    windows: tuple[int, ...]
-    inputs: int
+    window: int
     second: Matrix
     target: Matrix
-    plain: Matrix
-    plain_target: Matrix
+    kernel: Matrix
     rows: Matrix
-    encoders: tuple[Matrix, ...] = ()
+    encoders: tuple[Matrix, ...]
 
-    def rotated(self, kernel: Matrix) -> _Stage:
-        """In the basis of the encoder, leading directions first; truncation then is a block."""
-        window = math.prod(self.windows)
-        E = _encoder(kernel.reshape(window, self.inputs, -1), self.second)
-        return _Stage(
-            self.windows,
-            self.inputs,
-            second=_encoded(_encoded(self.second, E).T, E),
-            target=_encoded(self.target, E),
-            plain=_encoded(_encoded(self.plain, E).T, E),
-            plain_target=_encoded(self.plain_target, E),
-            rows=_encoded(self.rows, E),
-            encoders=(*self.encoders, E),
+    @property
+    def width(self) -> int:
+        """Channels there are."""
+        return len(self.second) // self.window
+
+    @cached_property
+    def _lower(self) -> Matrix:
+        return lower_factor(self.second)
+
+    @cached_property
+    def solved_target(self) -> Matrix:
+        """`L^-1 target`, `(N, c)`; its leading rows are those of a truncation."""
+        return _forward(self._lower, self.target)
+
+    @cached_property
+    def solved_rows(self) -> Matrix:
+        """`L^-1 rows`, `(N, m)`."""
+        return _forward(self._lower, self.rows)
+
+    def backward(self, matrix: Matrix) -> Matrix:
+        """`L_p^-T matrix`, for the leading block of as many rows as the matrix has."""
+        size = len(matrix)
+        return np.asarray(
+            scipy.linalg.solve_triangular(self._lower[:size, :size], matrix, lower=True, trans="T")
         )
 
-    def truncated(self, rank: int) -> _Stage:
-        """With the first `rank` channels only."""
-        window = math.prod(self.windows)
-        block = (np.arange(window)[:, None] * self.inputs + np.arange(rank)).ravel()
-        return self._taking(block, rank, (*self.encoders[:-1], self.encoders[-1][:, :rank]))
+    def encoded(self, rank: int, fitted: Matrix, axis: int, widest: int) -> _Stage:
+        """Truncated to `rank` channels, with the first axis of the window joined to them.
 
-    def folded(self) -> _Stage:
-        """With the first convolution's window joined to the channels."""
-        window, *rest = self.windows
-        order = np.arange(len(self.second)).reshape(window, math.prod(rest), self.inputs)
-        stage = self._taking(order.swapaxes(0, 1).ravel(), self.inputs, self.encoders)
-        return replace(stage, windows=tuple(rest), inputs=window * self.inputs)
-
-    def kernel(self) -> Matrix:
-        """The least-squares kernel on the encoded inputs, `(N, c)`."""
-        return np.asarray(scipy.linalg.solve(self.second, self.target, assume_a="pos"))
-
-    def _taking(self, index: NDArray[np.intp], inputs: int, encoders: tuple[Matrix, ...]) -> _Stage:
-        return _Stage(
-            self.windows,
-            inputs,
-            second=self.second[np.ix_(index, index)],
-            target=self.target[index],
-            plain=self.plain[np.ix_(index, index)],
-            plain_target=self.plain_target[index],
-            rows=self.rows[index],
-            encoders=encoders,
+        Args:
+            fitted: the least-squares kernel of the truncation, `(rank * window, c)`.
+            axis: size of that axis.
+            widest: channels to keep in the basis of the next encoder.
+        """
+        size = rank * self.window
+        encoders = (*self.encoders[:-1], self.encoders[-1][:, :rank])
+        return _in_basis(
+            self.window // axis,
+            self.second[:size, :size],
+            fitted,
+            (self.target[:size], self.kernel[:size], self.rows[:size]),
+            encoders,
+            widest,
         )
+
+
+def _in_basis(
+    window: int,
+    second: Matrix,
+    fitted: Matrix,
+    sides: tuple[Matrix, Matrix, Matrix],
+    encoders: tuple[Matrix, ...],
+    widest: int,
+) -> _Stage:
+    """In the basis of the next encoder, leading directions first; truncation then is a block."""
+    E = _encoder(fitted.reshape(-1, window, fitted.shape[-1]), second)[:, :widest]
+    target, kernel, rows = (_encoded(side, E) for side in sides)
+    return _Stage(window, _encoded(_encoded(second, E).T, E), target, kernel, rows, (*encoders, E))
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """The reduced-rank regression behind one choice of encoders; `N` rows, `c` outputs.
+    """The reduced-rank regression behind one choice of encoders; `p` rows, `c` outputs.
+
+    `W' = coded_r decoder_r` in the encoded space, for every r.
 
     Attributes:
-        stage: what it was fitted to.
-        coded: fitted kernel times leading directions, `(N, c)`; its first r columns count.
-        decoder: output factor, orthonormal columns, `(c, c)`; its first r columns count.
-        mixing: from coded directions to decoded ones, `(c, c)`.
-        explained: weighted second moment that each direction explains, `(c,)`.
-        cross: `W^T S` times the coded directions, `(c, c)`.
-        gram: second moment of the coded directions, `(c, c)`.
-        coded_rows: the sampled rows through the coded directions, `(m, c)`.
+        stage: what it was fitted to, not truncated.
+        directions: output weight times the leading directions, `G V`, `(c, c)`.
+        decoder: `V^T G^-1`, `(c, c)`.
+        values: weighted second moment that each direction explains, `(c,)`.
+        size: `p`.
     """
 
     stage: _Stage
-    coded: Matrix
+    directions: Matrix
     decoder: Matrix
-    mixing: Matrix
-    explained: Matrix
-    cross: Matrix
-    gram: Matrix
-    coded_rows: Matrix
+    values: Sums
+    size: int
 
-    def decoded(self, rank: int) -> Matrix:
-        """`(rank, c)`: from coded directions to outputs."""
-        return np.asarray(self.mixing[:rank, :rank].T @ self.decoder[:, :rank].T)
+    @cached_property
+    def coded(self) -> Matrix:
+        """Fitted kernel times leading directions, `(p, c)`; its first r columns count."""
+        return self.stage.backward(self.stage.solved_target[: self.size] @ self.directions)
+
+    @cached_property
+    def coded_rows(self) -> Matrix:
+        """The sampled rows through the coded directions, `(m, c)`."""
+        solved = self.stage.solved_target[: self.size] @ self.directions
+        return np.asarray(self.stage.solved_rows[: self.size].T @ solved)
+
+    def cross(self, ridge: float) -> Matrix:
+        """`W^T S` times the coded directions, `(c, c)`, without the ridge."""
+        target, kernel = self.stage.target[: self.size], self.stage.kernel[: self.size]
+        return np.asarray((target - ridge * kernel).T @ self.coded)
+
+    def gram(self, ridge: float) -> Matrix:
+        """Second moment of the coded directions, `(c, c)`, without the ridge."""
+        return np.asarray(np.diag(self.values) - ridge * (self.coded.T @ self.coded))
 
 
 class TrainSweep(Sweep):
@@ -268,71 +324,67 @@ class TrainSweep(Sweep):
     def __init__(self, form: TrainForm, kernel: Matrix, moments: Moments) -> None:
         super().__init__(form.geometry, kernel, moments)
         self._form = form
-        second = moments.regularized_second()
-        root = _Stage(
-            form.windows,
-            form.geometry.inputs,
-            second=second,
-            target=second @ kernel,
-            plain=moments.second,
-            plain_target=moments.second @ kernel,
-            rows=moments.rows.T.astype(np.float64),
-        )
-        self._root = root.rotated(kernel)
         self._output_weight = lower_factor(moments.output_weight(form.geometry.outputs))
-        self._stage = lru_cache(maxsize=len(form.windows))(self._encoded_by)
+        self._stage = lru_cache(maxsize=len(form.windows))(self._stage_after)
         self._fit = lru_cache(maxsize=2)(self._fitted)
-        self._explained = lru_cache(maxsize=None)(lambda ranks: self._fit(ranks).explained)
+        self._values = lru_cache(maxsize=None)(lambda encoders: self._fit(encoders).values)
+        self._sums = lru_cache(maxsize=None)(self._explained_by_rank)
 
     def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> TrainSweep:
         return TrainSweep(self._form, kernel, moments)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
-        fit, rank = self._best(ranks), ranks[-1]
-        spread = fit.coded[:, :rank] @ fit.decoded(rank)
-        windows = self._form.windows
+        encoders, rank = self._best(ranks), ranks[-1]
+        fit, windows, outputs = self._fit(encoders), self._form.windows, self.kernel.shape[1]
+        spread = fit.coded[:, :rank] @ fit.decoder[:rank]
         for number in reversed(range(len(windows))):
-            after = math.prod(windows[number:])
-            narrow = spread.reshape(after, -1, spread.shape[-1])
-            wide = np.einsum("ar,kro->kao", fit.stage.encoders[number], narrow)
-            if number:
-                wide = wide.reshape(after, windows[number - 1], -1, spread.shape[-1])
-                wide = wide.swapaxes(0, 1)
-            spread = wide.reshape(-1, spread.shape[-1])
-        return np.asarray(spread.reshape(self.kernel.shape))
+            encoder = fit.stage.encoders[number][:, : encoders[number]]
+            narrow = spread.reshape(encoder.shape[1], -1)
+            spread = (encoder @ narrow).reshape(-1, outputs)
+        return np.asarray(_by_position(spread, self._form.geometry))
 
     def factors(self, ranks: Ranks) -> list[Matrix]:
-        fit, full = self._best(ranks), self._form.full_ranks
-        core = fit.coded[:, : ranks[-1]] @ fit.mixing[: ranks[-1], : ranks[-1]].T
-        factors = _widened([*fit.stage.encoders, core], self._form.windows, ranks)
-        if ranks[-1] == full[-1]:
-            factors[-1] = factors[-1] @ fit.decoder.T
+        encoders, rank, full = self._best(ranks), ranks[-1], self._form.full_ranks
+        fit = self._fit(encoders)
+        # Orthonormal decoders keep the factors well scaled.
+        decoder, mixing = np.linalg.qr(fit.decoder[:rank].T)
+        chosen = zip(fit.stage.encoders, encoders, strict=True)
+        matrices = [encoder[:, :limit] for encoder, limit in chosen]
+        matrices.append(fit.coded[:, :rank] @ mixing.T)
+        factors = _widened(matrices, self._form.windows, ranks)
+        if rank == full[-1]:
+            factors[-1] = factors[-1] @ decoder.T
         else:
-            factors.append(fit.decoder[:, : ranks[-1]].T)
+            factors.append(decoder.T)
         if ranks[0] == full[0]:
             encoder = factors.pop(0)
             first = factors[0].reshape(self._form.windows[0], ranks[0], -1)
-            factors[0] = np.einsum("ar,kro->kao", encoder, first).reshape(factors[0].shape)
+            factors[0] = np.matmul(encoder, first).reshape(factors[0].shape)
         return factors
 
     def output_moments(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
-        fit, rank = self._best(ranks), ranks[-1]
-        decoded = fit.decoded(rank)
-        return fit.cross[:, :rank] @ decoded, decoded.T @ fit.gram[:rank, :rank] @ decoded
+        fit, rank, ridge = self._fit(self._best(ranks)), ranks[-1], self.moments.ridge
+        decoded = fit.decoder[:rank]
+        gram = fit.gram(ridge)[:rank, :rank]
+        return fit.cross(ridge)[:, :rank] @ decoded, decoded.T @ gram @ decoded
+
+    def explained(self, ranks: Ranks) -> tuple[float, float]:
+        plain, weighted = self._sums(self._best(ranks))
+        return float(plain[ranks[-1]]), float(weighted[ranks[-1]])
 
     def outputs(self, ranks: Ranks) -> Matrix:
-        fit, rank = self._best(ranks), ranks[-1]
-        return np.asarray(fit.coded_rows[:, :rank] @ fit.decoded(rank))
+        fit, rank = self._fit(self._best(ranks)), ranks[-1]
+        return np.asarray(fit.coded_rows[:, :rank] @ fit.decoder[:rank])
 
-    def _best(self, ranks: Ranks) -> _Fit:
-        """The fit with the least error among the encoders of these ranks and of smaller ones."""
+    def _best(self, ranks: Ranks) -> Ranks:
+        """The encoders with the least error at the last rank, among these and smaller ones."""
         best = ranks[:-1]
-        most = self._explained(best)[: ranks[-1]].sum()
+        most = self._values(best)[: ranks[-1]].sum()
         for smaller in self._smaller(best):
-            explained = self._explained(smaller)[: ranks[-1]].sum()
+            explained = self._values(smaller)[: ranks[-1]].sum()
             if explained > most:
                 best, most = smaller, explained
-        return self._fit(best)
+        return best
 
     def _smaller(self, encoders: Ranks) -> list[Ranks]:
         if len(encoders) == 1:
@@ -347,61 +399,97 @@ class TrainSweep(Sweep):
             if ranks != encoders and self._form._feasible((*ranks, 1))
         ]
 
-    def _encoded_by(self, encoders: Ranks) -> _Stage:
+    def _explained_by_rank(self, encoders: Ranks) -> tuple[Sums, Sums]:
+        fit, ridge = self._fit(encoders), self.moments.ridge
+        return explained_by_rank(
+            fit.cross(ridge), fit.gram(ridge), fit.decoder, self.moments.gradient
+        )
+
+    @cached_property
+    def _root(self) -> _Stage:
+        geometry = self._form.geometry
+        window, inputs = geometry.window, geometry.inputs
+        split = self.moments.regularized_second().reshape(window, inputs, window, inputs)
+        second = split.transpose(1, 0, 3, 2).reshape(window * inputs, -1)
+        kernel = _by_channel(self.kernel, geometry)
+        rows = _by_channel(self.moments.rows.T.astype(np.float64), geometry)
+        return _in_basis(
+            window, second, kernel, (second @ kernel, kernel, rows), (), self._form.full_ranks[0]
+        )
+
+    def _stage_after(self, encoders: Ranks, widest: int) -> _Stage:
         """With these encoders applied, in the basis of the next."""
         if not encoders:
             return self._root
-        stage = self._stage(encoders[:-1]).truncated(encoders[-1]).folded()
-        return stage.rotated(stage.kernel())
+        stage = self._stage_of(encoders)
+        size = encoders[-1] * stage.window
+        fitted = stage.backward(stage.solved_target[:size])
+        axis = self._form.windows[len(encoders) - 1]
+        return stage.encoded(encoders[-1], fitted, axis, widest)
+
+    def _stage_of(self, encoders: Ranks) -> _Stage:
+        """In which the last of these encoders is a truncation."""
+        before, rank = encoders[:-1], encoders[-1]
+        widest = self._form.widest(before)
+        return self._stage(before, widest if rank <= widest else self._form.full_ranks[len(before)])
 
     def _fitted(self, encoders: Ranks) -> _Fit:
-        stage = self._stage(encoders[:-1]).truncated(encoders[-1])
-        kernel, G = stage.kernel(), self._output_weight
-        values, V = np.linalg.eigh(G.T @ (stage.target.T @ kernel) @ G)
+        stage, G = self._stage_of(encoders), self._output_weight
+        size = encoders[-1] * stage.window
+        solved = stage.solved_target[:size] @ G
+        values, V = np.linalg.eigh(solved.T @ solved)
         values, V = values[::-1], V[:, ::-1]
-        # W' = kernel G V_r V_r^T G^-1; orthonormal decoders keep the factors well scaled.
-        decoder, mixing = np.linalg.qr(scipy.linalg.solve_triangular(G.T, V))
-        coded = kernel @ G @ V
-        return _Fit(
-            stage=stage,
-            coded=coded,
-            decoder=decoder,
-            mixing=mixing,
-            explained=values,
-            cross=stage.plain_target.T @ coded,
-            gram=coded.T @ stage.plain @ coded,
-            coded_rows=stage.rows.T @ coded,
-        )
+        # W' = kernel G V_r V_r^T G^-1
+        decoder = scipy.linalg.solve_triangular(G.T, V).T
+        return _Fit(stage, G @ V, decoder, values, size)
+
+
+def _by_channel(matrix: Matrix, geometry: Geometry) -> Matrix:
+    """Rows in the order of kernels, `(window * inputs, ...)`, put in order of the channels."""
+    split = matrix.reshape(geometry.window, geometry.inputs, -1)
+    return np.ascontiguousarray(split.swapaxes(0, 1)).reshape(len(matrix), -1)
+
+
+def _by_position(matrix: Matrix, geometry: Geometry) -> Matrix:
+    """The inverse of `_by_channel`."""
+    split = matrix.reshape(geometry.inputs, geometry.window, -1)
+    return np.ascontiguousarray(split.swapaxes(0, 1)).reshape(len(matrix), -1)
 
 
 def _widened(factors: list[Matrix], windows: tuple[int, ...], ranks: Ranks) -> list[Matrix]:
-    """Zeros added where smaller encoders stand in for larger ones."""
+    """As Keras orders kernels; zeros added where smaller encoders stand in for larger ones."""
     widened = []
-    before = (1, *windows)
     inputs = factors[0].shape[0]
-    for factor, window, rank in zip(factors, before, ranks, strict=True):
-        split = factor.reshape(window, -1, factor.shape[1])
+    for factor, window, rank in zip(factors, (1, *windows), ranks, strict=True):
+        split = factor.reshape(-1, window, factor.shape[1]).swapaxes(0, 1)
         extra = ((0, 0), (0, inputs - split.shape[1]), (0, rank - split.shape[2]))
         widened.append(np.pad(split, extra).reshape(window * inputs, rank))
         inputs = rank
     return widened
 
 
+def _forward(lower: Matrix, matrix: Matrix) -> Matrix:
+    return np.asarray(scipy.linalg.solve_triangular(lower, matrix, lower=True))
+
+
 def _encoder(kernel: Matrix, second: Matrix) -> Matrix:
-    """Orthonormal `(inputs, inputs)`, leading columns first, for a kernel `(k, inputs, c)`."""
-    window, inputs, _ = kernel.shape
-    blocks = second.reshape(window, inputs, window, inputs)
-    L_channel = lower_factor(np.einsum("kakb->ab", blocks))
-    L_window = lower_factor(np.einsum("kala->kl", blocks))
-    whitened = np.einsum("ba,kbo->kao", L_channel, kernel)
-    whitened = np.einsum("lk,lao->kao", L_window, whitened)
-    unfolded = whitened.transpose(1, 0, 2).reshape(inputs, -1)
-    U, _, _ = scipy.linalg.svd(unfolded @ unfolded.T)
-    encoder, _ = np.linalg.qr(scipy.linalg.solve_triangular(L_channel.T, U))
+    """Orthonormal `(channels, channels)`, leading columns first, for a kernel `(channels, k, c)`.
+
+    From the singular vectors of the kernel unfolded along its channels, whitened by a separable
+    approximation of `second`, `(channels * k, channels * k)`.
+    """
+    channels, window, _ = kernel.shape
+    blocks = second.reshape(channels, window, channels, window)
+    L_channel = lower_factor(np.einsum("akbk->ab", blocks))
+    L_window = lower_factor(np.einsum("akal->kl", blocks))
+    whitened = (L_channel.T @ kernel.reshape(channels, -1)).reshape(kernel.shape)
+    unfolded = np.matmul(L_window.T, whitened).reshape(channels, -1)
+    _, U = np.linalg.eigh(unfolded @ unfolded.T)
+    encoder, _ = np.linalg.qr(scipy.linalg.solve_triangular(L_channel.T, U[:, ::-1]))
     return np.asarray(encoder)
 
 
 def _encoded(matrix: Matrix, encoder: Matrix) -> Matrix:
-    """`(I kron encoder)^T @ matrix`, window by window."""
-    by_window = matrix.reshape(-1, encoder.shape[0], matrix.shape[1])
-    return np.asarray(np.matmul(encoder.T, by_window).reshape(-1, matrix.shape[1]))
+    """`(encoder kron I)^T @ matrix`, for a matrix of rows by channel, then position."""
+    by_channel = matrix.reshape(encoder.shape[0], -1)
+    return np.asarray((encoder.T @ by_channel).reshape(-1, matrix.shape[1]))

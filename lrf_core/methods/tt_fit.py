@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 from scipy.sparse.linalg import LinearOperator, cg
 
-from lrf_core.methods.als import marginal_moments
 from lrf_core.methods.base import Matrix, Moments, Ranks, lower_factor
+from lrf_core.methods.moments import SecondMoment, is_root
 from lrf_core.methods.tt_matrix import (
     Cores,
     Modes,
@@ -48,7 +49,10 @@ from lrf_core.methods.tt_matrix import (
 PRINCIPAL_ROWS = 64
 # Steps of conjugate gradients per core: the sums are only improved, the next sweep goes on.
 _GRADIENT_STEPS = 15
-# Padded inputs and outputs are given this share of the mean variance, so that they can be whitened.
+# Kernels of more weights are fitted in float32, in fewer steps.
+_MANY_WEIGHTS = 2**22
+_STEPS_OF_MANY = 6
+# Of the mean variance, for padded inputs and outputs.
 _PADDED_VARIANCE = 0.01
 _OVERSAMPLED = 8
 
@@ -92,28 +96,30 @@ class Target:
     @classmethod
     def of(cls, kernel: Matrix, moments: Moments, modes: Modes) -> Target:
         """The fit of a layer's kernel `(inputs, outputs)`, zeros added to fill the modes."""
-        second, outputs = moments.regularized_second(), kernel.shape[1]
+        second, outputs = moments.regularized(), kernel.shape[1]
         weight = moments.output_weight(outputs)
         whitening = Whitening(
-            _mode_factors(second, modes.inputs), _mode_factors(weight, modes.outputs)
+            _mode_factors(second, modes.inputs),
+            _mode_factors(SecondMoment(weight), modes.outputs),
         )
         into = [inverse.T for inverse in _inverses(whitening.inputs)]
         out = [inverse.T for inverse in _inverses(whitening.outputs)]
         principal = principal_rows(second, PRINCIPAL_ROWS)
-        variance = float(second.sum() if second.ndim == 1 else np.trace(second))
-        V = _times_kronecker(_padded(kernel, modes.shape), whitening.outputs)
+        variance = float(second.variance().sum())
+        whole = _padded(kernel.astype(_precision(kernel), copy=False), modes.shape)
+        V = _times_kronecker(whole, whitening.outputs)
         V = _times_kronecker(V.T, whitening.inputs).T
         X = _times_kronecker(_padded(principal, (len(principal), modes.shape[0])), into)
         H = _times_kronecker(_padded(weight, (modes.shape[1],) * 2), out)
         H = _times_kronecker(H.T, out)
-        exact = len(second) <= PRINCIPAL_ROWS
+        exact = len(kernel) <= PRINCIPAL_ROWS
         rest = 0.0 if exact else max(0.0, 1 - float(np.vdot(principal, principal)) / variance)
         return cls(modes, whitening, V, X, H, X @ V @ H, rest)
 
     def error(self, cores: Sequence[Matrix]) -> float:
         """`tr(F D^T S D)`, as far as the fit sees it."""
-        D = self.kernel - expanded(cores)
-        XD = self.rows @ D
+        D = self.kernel - expanded([core.astype(self.kernel.dtype) for core in cores])
+        XD = self.rows.astype(D.dtype) @ D
         return float(np.vdot(XD @ self.weight, XD) + self.rest * np.vdot(D, D))
 
 
@@ -135,22 +141,20 @@ def swept(target: Target, cores: Sequence[Matrix], ranks: Ranks) -> Cores:
     return tuple(found)
 
 
-def principal_rows(second: Matrix, count: int) -> Matrix:
+def principal_rows(second: SecondMoment, count: int) -> Matrix:
     """`X`, `(q, n)`, with `X^T X` near `S`: its leading eigenvectors, or all of it if `n <= q`.
 
     By subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4).
     """
-    if len(second) <= count:
-        factor = lower_factor(second)
-        return np.diag(factor) if factor.ndim == 1 else factor.T
-    if second.ndim == 1:
-        leading = np.argsort(second)[::-1][:count]
-        rows = np.zeros((count, len(second)))
-        rows[range(count), leading] = np.sqrt(second[leading])
-        return rows
-    basis = leading_directions(second, count, iterations=3)
-    values, vectors = np.linalg.eigh(basis.T @ second @ basis)
-    return np.asarray(np.sqrt(np.maximum(values, 0))[:, None] * (basis @ vectors).T)
+    values = second.values
+    if is_root(values):
+        U = leading_directions(values, count)
+        return np.asarray(U.T @ values)
+    if len(values) <= count:
+        return lower_factor(values).T
+    basis = leading_directions(values, count, iterations=3)
+    energies, vectors = np.linalg.eigh(basis.T @ values @ basis)
+    return np.asarray(np.sqrt(np.maximum(energies, 0))[:, None] * (basis @ vectors).T)
 
 
 def leading_directions(matrix: Matrix, count: int, iterations: int = 2) -> Matrix:
@@ -222,7 +226,7 @@ def _solved(target: Target, cores: Sequence[Matrix], k: int) -> Matrix:
     slope = problem.transposed(missing.astype(np.float32))
     if target.rest:
         left = left_part([core.astype(np.float32) for core in cores[:k]])
-        kept = projected(target.kernel.astype(np.float32), left, right)
+        kept = projected(target.kernel.astype(np.float32, copy=False), left, right)
         slope += target.rest * (kept - core).astype(np.float32).ravel()
     weight = target.weight.astype(np.float32)
 
@@ -231,7 +235,7 @@ def _solved(target: Target, cores: Sequence[Matrix], k: int) -> Matrix:
         return problem.transposed(weighted) + np.float32(target.rest) * step
 
     operator = LinearOperator((slope.size, slope.size), normal, dtype=np.float32)
-    step, _ = cg(operator, slope, rtol=1e-6, maxiter=_GRADIENT_STEPS)
+    step, _ = cg(operator, slope, rtol=1e-6, maxiter=_steps(target.kernel))
     return np.asarray(core + step.reshape(core.shape))
 
 
@@ -243,8 +247,9 @@ def _widened(target: Target, cores: Sequence[Matrix], k: int, rank: int) -> list
     r, m, n, s = cores[k].shape
     if rank <= s:
         return list(cores)
-    residual = target.kernel - expanded(cores)
-    pair = projected(residual, left_part(cores[:k]), right_part(cores[k + 2 :]))
+    own = [core.astype(target.kernel.dtype) for core in cores]
+    residual = target.kernel - expanded(own)
+    pair = projected(residual, left_part(own[:k]), right_part(own[k + 2 :])).astype(np.float64)
     pair = pair.reshape(r, m, -1, n, cores[k + 1].shape[2], pair.shape[-1])
     unfolded = pair.transpose(0, 1, 3, 2, 4, 5).reshape(r * m * n, -1)
     present = cores[k].reshape(r * m * n, s)
@@ -257,17 +262,31 @@ def _widened(target: Target, cores: Sequence[Matrix], k: int, rank: int) -> list
     return wider
 
 
-def _mode_factors(second: Matrix, sizes: tuple[int, ...]) -> tuple[Matrix, ...]:
-    """Lower factors of the Kronecker approximation of a second moment, zeros added to fill it."""
-    total = math.prod(sizes)
-    variance = second if second.ndim == 1 else np.diag(second)
-    padding = np.full(total - len(second), _PADDED_VARIANCE * variance.mean())
-    if second.ndim == 1:
-        padded = np.concatenate([second, padding])
+def _precision(kernel: Matrix) -> npt.DTypeLike:
+    return np.float32 if kernel.size > _MANY_WEIGHTS else np.float64
+
+
+def _steps(kernel: Matrix) -> int:
+    return _STEPS_OF_MANY if kernel.size > _MANY_WEIGHTS else _GRADIENT_STEPS
+
+
+def _mode_factors(second: SecondMoment, sizes: tuple[int, ...]) -> tuple[Matrix, ...]:
+    """Lower factors of the Kronecker approximation of a second moment, padded to fill the modes.
+
+    Padded inputs are given a share of the mean variance, so that they can be whitened.
+    """
+    variance, total = second.variance(), math.prod(sizes)
+    padding = total - len(variance)
+    if not padding:
+        return tuple(lower_factor(moment) for moment in second.marginals(sizes))
+    values, filled = second.values, _PADDED_VARIANCE * variance.mean()
+    if is_root(values):
+        values, ridge = np.pad(values, ((0, 0), (0, padding))), max(second.ridge, 1e-9 * filled)
+        padded = SecondMoment(values, ridge)
     else:
-        padded = _padded(second, (total, total))
-        np.fill_diagonal(padded[len(second) :, len(second) :], padding)
-    return tuple(lower_factor(moment) for moment in marginal_moments(padded, sizes))
+        padded = SecondMoment(_padded(values, (total, total)))
+        np.fill_diagonal(padded.values[len(variance) :, len(variance) :], filled)
+    return tuple(lower_factor(moment) for moment in padded.marginals(sizes))
 
 
 def _inverses(factors: Sequence[Matrix]) -> list[Matrix]:
@@ -284,5 +303,6 @@ def _times_kronecker(matrix: Matrix, factors: Sequence[Matrix]) -> Matrix:
     """`matrix @ kron(factors)`, for a matrix `(q, d_1 ... d_k)`."""
     product = matrix.reshape(len(matrix), *(len(factor) for factor in factors))
     for axis, factor in enumerate(factors, start=1):
-        product = np.moveaxis(np.tensordot(product, factor, (axis, 0)), -1, axis)
+        rotated = np.tensordot(product, factor.astype(matrix.dtype), (axis, 0))
+        product = np.moveaxis(rotated, -1, axis)
     return np.ascontiguousarray(product.reshape(len(matrix), -1))

@@ -2,14 +2,18 @@
 
 Chain: (n > r), (r > c). With `S = L L^T` and the output weight `F = G G^T`, the error
 `tr(F D^T S D)`, `D = W - W'`, is the squared norm of `V - V'`, with `V = L^T W G` the whitened
-kernel. A decomposition gives an orthonormal basis `B` of the columns of `V`; at rank r the whitened
-kernel is projected on the first r columns of `B`. That is the least-squares fit for the span they
-encode, so no refit of the second layer can improve it.
+kernel. A decomposition `V = (V Z) T` has the columns of `V Z` orthonormal, leading ones first; at
+rank r the first r of them are kept, which is the least-squares fit for their span. So
+`W' = (W G Z_r) (T_r G^-1)`, and `Z` and `T` follow from `V^T V = G^T W^T S W G` alone: however many
+inputs a layer has, the arithmetic is that of a `(c, c)` matrix. Forming it squares the condition
+number, which leaves half of float64's digits: more than the float32 weights have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import keras
 import numpy as np
@@ -30,10 +34,13 @@ from lrf_core.methods.base import (
     pointwise,
     rank_grid,
 )
+from lrf_core.methods.nested import Sums, explained_by_rank
 
-# From a whitened kernel `(n, c)` to a basis `(n, k)`, orthonormal columns, leading ones first, and
-# the kernel in that basis, `(k, c)`; `k = min(n, c)`.
-Decomposition = Callable[[Matrix], tuple[Matrix, Matrix]]
+# Outputs from which the arithmetic is in float32.
+_MANY_OUTPUTS = 2048
+
+# From `V^T V`, `(c, c)`, and the most columns wanted, k, to `Z`, `(c, k)`, and `T`, `(k, c)`.
+Decomposition = Callable[[Matrix, int], tuple[Matrix, Matrix]]
 
 
 def two_factor_method(name: str, decomposition: Decomposition) -> Method:
@@ -98,45 +105,93 @@ class TwoFactorSweep(Sweep):
         super().__init__(geometry, kernel, moments)
         self._decomposition = decomposition
         self._spatial = geometry.kernel_shape[:-2]
-        second = moments.regularized_second()
-        self._ridge = float((second - moments.second).flat[0])
-        L = lower_factor(second)
-        G = lower_factor(moments.output_weight(kernel.shape[1]))
-        whitened = (L[:, None] * kernel if L.ndim == 1 else L.T @ kernel) @ G
-        basis, coordinates = decomposition(whitened)
-        encoder = basis / L[:, None] if L.ndim == 1 else scipy.linalg.solve_triangular(L.T, basis)
-        # Orthonormal encoders keep both factors well scaled, for float32 and for fine-tuning;
-        # QR leaves the span of the first r columns as it is, so the sweep stays nested.
-        self._encoder, self._mixing = np.linalg.qr(encoder)
-        self._decoder = scipy.linalg.solve_triangular(G.T, coordinates.T).T
-        self._overlap = kernel.T @ self._encoder
-        self._encoded_rows = moments.rows @ self._encoder
+        self._columns = lru_cache(maxsize=1)(self._columns_of)
 
     def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> TwoFactorSweep:
         return TwoFactorSweep(self.geometry, kernel, moments, self._decomposition)
 
-    def _decoded(self, rank: int) -> Matrix:
-        return np.asarray(self._mixing[:rank, :rank] @ self._decoder[:rank])
-
     def effective_kernel(self, ranks: Ranks) -> Matrix:
-        return np.asarray(self._encoder[:, : ranks[0]] @ self._decoded(ranks[0]))
+        mixing, decoder = self._factors_of(ranks)
+        return np.asarray(self.kernel @ (mixing @ decoder))
 
     def factors(self, ranks: Ranks) -> list[Matrix]:
         rank = ranks[0]
+        mixing, decoder = self._factors_of(ranks)
+        # Orthonormal encoders keep both factors well scaled, for float32 and for fine-tuning.
+        encoder, rotation = np.linalg.qr(self.kernel @ mixing)
+        decoder = rotation @ decoder
+        missing = rank - encoder.shape[1]  # of a kernel of lower rank than was asked for
         return [
-            self._encoder[:, :rank].reshape(*self._spatial, -1, rank),
-            self._decoded(rank).reshape(*self._spatial, rank, -1),
+            np.pad(encoder, ((0, 0), (0, missing))).reshape(*self._spatial, -1, rank),
+            np.pad(decoder, ((0, missing), (0, 0))).reshape(*self._spatial, rank, -1),
         ]
 
     def output_moments(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
-        # L^T W' is the part of L^T W in the span of the basis, so with the ridge in S both moments
-        # are one.
-        rank, decoded = ranks[0], self._decoded(ranks[0])
-        regularized = self._decoder[:rank].T @ self._decoder[:rank]
-        return (
-            regularized - self._ridge * self._overlap[:, :rank] @ decoded,
-            regularized - self._ridge * decoded.T @ decoded,
-        )
+        mixing, decoder = self._factors_of(ranks)
+        kept = mixing @ decoder
+        cross = self._second @ kept
+        return cross, kept.T @ cross
+
+    def explained(self, ranks: Ranks) -> tuple[float, float]:
+        plain, weighted = self._columns(self._most(ranks)).explained
+        rank = min(ranks[0], len(plain) - 1)
+        return float(plain[rank]), float(weighted[rank])
 
     def outputs(self, ranks: Ranks) -> Matrix:
-        return np.asarray(self._encoded_rows[:, : ranks[0]] @ self._decoded(ranks[0]))
+        columns, rank = self._columns(self._most(ranks)), ranks[0]
+        return np.asarray(columns.rows[:, :rank] @ columns.decoder[:rank])
+
+    def _factors_of(self, ranks: Ranks) -> tuple[Matrix, Matrix]:
+        """`G Z_r`, `(c, r)`, and `T_r G^-1`, `(r, c)`."""
+        columns, rank = self._columns(self._most(ranks)), ranks[0]
+        return columns.mixing[:, :rank], columns.decoder[:rank]
+
+    def _most(self, ranks: Ranks) -> int:
+        """Columns to compute: as many as can have fewer parameters than the layer, or all."""
+        n, c = self.kernel.shape
+        fewer = n * c // (n + c)
+        return int(fewer if ranks[0] <= fewer else min(n, c))
+
+    @cached_property
+    def _second(self) -> Matrix:
+        return self._precise(self.moments.quadratic(self.kernel))
+
+    def _precise(self, matrix: Matrix) -> Matrix:
+        """In float32 where there are many outputs: everything here grows with their cube."""
+        wide = self.kernel.shape[1] >= _MANY_OUTPUTS
+        return matrix.astype(np.float32) if wide else matrix
+
+    def _columns_of(self, count: int) -> _Columns:
+        kernel, moments = self.kernel, self.moments
+        G = self._precise(lower_factor(moments.output_weight(kernel.shape[1])))
+        own = self._precise(kernel)
+        regularized = self._second + np.asarray(moments.ridge, own.dtype) * (own.T @ own)
+        Z, T = self._decomposition(G.T @ regularized @ G, count)
+        mixing, decoder = G @ Z, scipy.linalg.solve_triangular(G.T, T.T).T
+        cross = self._second @ mixing
+        gradient = moments.gradient
+        sums = explained_by_rank(
+            cross,
+            mixing.T @ cross,
+            decoder,
+            None if gradient is None else self._precise(gradient),
+        )
+        rows = moments.rows.astype(own.dtype) @ own
+        return _Columns(mixing, decoder, rows @ mixing, sums)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The k leading rank-one terms.
+
+    Attributes:
+        mixing: `G Z`, `(c, k)`.
+        decoder: `T G^-1`, `(k, c)`.
+        rows: the sampled rows through the first layer, `(m, k)`.
+        explained: see `nested`.
+    """
+
+    mixing: Matrix
+    decoder: Matrix
+    rows: Matrix
+    explained: tuple[Sums, Sums]

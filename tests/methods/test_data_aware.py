@@ -76,11 +76,48 @@ def test_directions_without_data_keep_the_weights() -> None:
     assert np.isfinite(sweep.effective_kernel((1, 1))).all()
 
 
-def test_wide_layers_work_from_the_diagonal() -> None:
+@pytest.mark.parametrize("name", ["svd", "qr", "t3f"])
+def test_a_root_stands_for_the_second_moment_it_is_the_root_of(name: str) -> None:
+    """Layers with more inputs than rows were seen."""
     rng = np.random.default_rng(3)
-    kernel = rng.normal(size=(50, 6))
-    moments = Moments(rng.uniform(0.1, 2, 50), np.eye(6), rng.normal(size=(9, 50)), 100)
-    sweep = only_form("svd", (50, 6)).sweep(kernel, moments)
-    np.testing.assert_allclose(sweep.effective_kernel((6,)), kernel, atol=1e-9)
-    cross, replaced = sweep.output_moments((6,))
-    np.testing.assert_allclose(cross, replaced, atol=1e-9)
+    kernel, rows = rng.normal(size=(60, 8)), rng.normal(size=(20, 60)).astype(np.float32)
+    root = rows.astype(np.float64) / np.sqrt(len(rows))
+    slopes = rng.normal(size=(30, 8))
+    wide = Moments(root, slopes.T @ slopes / 30, rows, 20)
+    full = Moments(root.T @ root, wide.gradient, rows, 20)
+    for form in methods.get(name).forms(Geometry((60, 8), (), bias=False)):
+        sweeps = [form.sweep(kernel, moments) for moments in (wide, full)]
+        for ranks in form.candidate_ranks(4)[:3]:
+            explained = [sweep.explained(ranks) for sweep in sweeps]
+            # T3F's descent is iterative, and sees the two in another order of operations.
+            np.testing.assert_allclose(*explained, rtol=0.05 if name == "t3f" else 1e-8)
+
+
+def test_cp_of_a_root_is_near_that_of_the_full_moment() -> None:
+    rng = np.random.default_rng(4)
+    kernel, rows = rng.normal(size=(72, 6)), rng.normal(size=(40, 72)).astype(np.float32)
+    root = rows.astype(np.float64) / np.sqrt(len(rows))
+    wide, full = (Moments(second, None, rows, 40) for second in (root, root.T @ root))
+    form = methods.get("cp").form(Geometry((3, 3, 8, 6), (), bias=False), "merged")
+    for ranks in form.candidate_ranks(4):
+        explained = [form.sweep(kernel, moments).explained(ranks)[0] for moments in (wide, full)]
+        np.testing.assert_allclose(*explained, rtol=0.02)
+
+
+def test_what_is_explained_is_what_the_effective_kernel_explains() -> None:
+    """Every method's closed form, against the two moments of its effective kernel."""
+    rng = np.random.default_rng(5)
+    slopes = rng.normal(size=(30, 8))
+    for shape in ((24, 8), (6, 8), (3, 3, 4, 8), (3, 5, 8)):
+        kernel, seen, _ = correlated(int(np.prod(shape[:-1])), shape[-1], rows=200)
+        moments = Moments(seen.second, slopes.T @ slopes / 30, seen.rows, 200)
+        geometry = Geometry(shape, (), bias=False)
+        forms = [form for name in methods.names() for form in methods.get(name).forms(geometry)]
+        for form in forms:
+            sweep = form.sweep(kernel, moments)
+            for ranks in (*form.candidate_ranks(3)[:-1], form.full_ranks):
+                replaced = sweep.effective_kernel(ranks)
+                weighted = moments.second @ replaced
+                kept = kernel.T @ weighted + weighted.T @ kernel - replaced.T @ weighted
+                expected = (np.trace(kept), np.vdot(moments.gradient, kept))
+                np.testing.assert_allclose(sweep.explained(ranks), expected, rtol=1e-6, atol=1e-9)

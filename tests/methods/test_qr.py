@@ -21,8 +21,10 @@ def moments_of(data: np.ndarray, gradient: np.ndarray | None = None) -> Moments:
 
 def test_the_pivot_is_undone() -> None:
     kernel = np.random.default_rng(0).normal(size=(9, 6)) * [1, 5, 2, 9, 0.1, 3]
-    basis, coordinates = pivoted_columns(kernel)
+    mixing, coordinates = pivoted_columns(kernel.T @ kernel, 6)
+    basis = kernel @ mixing
     np.testing.assert_allclose(basis @ coordinates, kernel, atol=1e-12)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-10)
 
 
 def test_without_data_rank_r_keeps_the_r_leading_columns_as_they_are() -> None:
