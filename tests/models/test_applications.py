@@ -1,14 +1,14 @@
 """Every architecture of keras.applications: inventory, splice, same answers, predicted costs.
 
-The kernels of the original are set to what low-rank chains amount to, so that one splice of low
-rank shows both that the answers stay and that the closed-form costs are those Keras counts.
+At full rank chains hold the layers' kernels exactly. At a quarter of it the kernels of the original
+are set to what the chains amount to, so that the answers must stay there, too.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -25,6 +25,8 @@ METHODS = ("tucker", "svd")
 # The smallest images that the trunks take; 32 elsewhere.
 SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 QUICK = ("ConvNeXtTiny", "EfficientNetB0", "MobileNetV3Small", "ResNet50", "VGG16")
+Ranks = dict[str, tuple[int, ...]]
+Chain = list[keras.Layer]
 NAMES = sorted(name for name in dir(keras.applications) if name[0].isupper())
 
 
@@ -50,23 +52,50 @@ def test_every_eligible_layer_can_be_factorized(name: str) -> None:
     assert total(record.cost for record in records).params == model.count_params()
     forms = {r.name: forms_of(r)[0] for r in records if r.methods}
     assert len(forms) > 5
-    ranks = {path: tuple(max(1, full // 4) for full in f.full_ranks) for path, f in forms.items()}
-    layers = dict(walk(model))
-    chains = {path: form.chain(layers[path], ranks[path]) for path, form in forms.items()}
-
-    spliced = splice(model, chains)
-
     stays = total(record.cost for record in records if not record.methods)
-    predicted = total(form.cost(ranks[path]) for path, form in forms.items())
-    after = model_cost(spliced)
-    assert after == stays + predicted
-    assert after.params == spliced.count_params()
-    for path, chain in chains.items():
-        layers[path].kernel.assign(functools.reduce(np.matmul, kernels_of(chain)))
-        if layers[path].use_bias:
-            chain[-1].bias.assign(layers[path].bias)
     samples = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype(np.float32)
-    assert largest_difference(model, spliced, samples) < 1e-3
+    layers = dict(walk(model))
+
+    def spliced_at(ranks: Ranks, weigh: Callable[[keras.Layer, Chain], None]) -> keras.Model:
+        chains = {path: form.chain(layers[path], ranks[path]) for path, form in forms.items()}
+        spliced = splice(model, chains)
+        predicted = total(form.cost(ranks[path]) for path, form in forms.items())
+        after = model_cost(spliced)
+        assert after == stays + predicted
+        assert after.params == spliced.count_params()
+        for path, chain in chains.items():
+            weigh(layers[path], chain)
+            if layers[path].use_bias:
+                chain[-1].bias.assign(layers[path].bias)
+        return spliced
+
+    full = spliced_at({path: form.full_ranks for path, form in forms.items()}, exactly)
+    assert largest_difference(model, full, samples) < 1e-3
+    del full
+    quarter = {
+        path: tuple(max(1, rank // 4) for rank in form.full_ranks) for path, form in forms.items()
+    }
+    low = spliced_at(quarter, the_other_way_round)
+    assert largest_difference(model, low, samples) < 1e-3
+
+
+def exactly(layer: keras.Layer, chain: Chain) -> None:
+    """The layer's kernel in a chain of full rank: itself, and the identity where there are two."""
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    if len(chain) == 1:
+        chain[0].kernel.assign(kernel)
+        return
+    first, second = chain
+    inputs, outputs = kernel.shape[-2:]
+    wide = inputs < outputs
+    identity = np.eye(min(inputs, outputs), dtype=np.float32)
+    for link, is_kernel in ((first, not wide), (second, wide)):
+        link.kernel.assign((kernel if is_kernel else identity).reshape(link.kernel.shape))
+
+
+def the_other_way_round(layer: keras.Layer, chain: Chain) -> None:
+    """The product of a chain's kernels in the layer."""
+    layer.kernel.assign(functools.reduce(np.matmul, kernels_of(chain)))
 
 
 def total(costs) -> Cost:
