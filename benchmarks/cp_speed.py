@@ -45,7 +45,7 @@ from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import Call  # noqa: E402
 from lrf_core.calibration import collect_moments  # noqa: E402
 from lrf_core.methods import Geometry, Moments  # noqa: E402
-from lrf_core.methods.base import Matrix, times_second  # noqa: E402
+from lrf_core.methods.base import Matrix  # noqa: E402
 from lrf_core.models.inventory import kernel_matrix  # noqa: E402
 
 LAYER = "block3_conv2"
@@ -65,9 +65,10 @@ class Problem:
 
     def error(self, replaced: Matrix) -> float:
         """Relative output error of a kernel `(n, c)`."""
-        second, difference = self.moments.second, self.kernel - replaced
-        lost = np.vdot(difference, times_second(second, difference))
-        return float(lost / np.vdot(self.kernel, times_second(second, self.kernel)))
+        moments, difference = self.moments, self.kernel - replaced
+        return float(
+            np.trace(moments.quadratic(difference)) / np.trace(moments.quadratic(self.kernel))
+        )
 
 
 def main() -> None:

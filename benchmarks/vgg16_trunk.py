@@ -42,7 +42,7 @@ from lrf_core.exploration import allocate  # noqa: E402
 from lrf_core.exploration.parallel import map_side_by_side  # noqa: E402
 from lrf_core.export import LitertModel, to_litert  # noqa: E402
 from lrf_core.methods import Form, Moments  # noqa: E402
-from lrf_core.methods.base import Matrix, times_second  # noqa: E402
+from lrf_core.methods.base import Matrix  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of, kernel_matrix, take_inventory  # noqa: E402
 from lrf_core.models.latency import Latency, Run, compare_latency, litert_run  # noqa: E402
@@ -173,7 +173,7 @@ def fits_of_form(
 ) -> Iterator[Fitted]:
     """Scored as `lrf_core.exploration.score` does, but for the similarity."""
     sweep = form.sweep(kernel, moments)
-    own = kernel.T @ times_second(moments.second, kernel)
+    own = moments.quadratic(kernel)
     for ranks in form.candidate_ranks(arguments.per_mode):
         cost = form.cost(ranks)
         if cost.params > arguments.most * record.cost.params:
