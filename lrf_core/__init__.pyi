@@ -8,6 +8,7 @@ from .artifacts import (
 )
 from .data import Data, Split, open_data
 from .errors import LrfError
+from .exploration.shards import Shard
 from .export import Closeness, Export, closeness, export_model, open_exported
 from .models.load import load_model, save_model
 from .spec import (
@@ -47,6 +48,7 @@ __all__ = [  # noqa: RUF022
     "Data",
     "Split",
     "Analysis",
+    "Shard",
     "DesignSpace",
     "Plan",
     "FinetuneRecord",

@@ -231,7 +231,10 @@ class DesignSpace(Record):
         model_digest: of the model explored.
         calibration_digest: of the samples used.
         similarity: the metric in the candidates' `similarity`.
-        layers: the layers explored, also those without any candidate.
+        layers: the layers explored, also those without any candidate, in the order of the model.
+        eligible: all layers that may be explored, in the order of the model; empty where that is
+            not known. A shard has not all of them in `layers`.
+        candidates: in the order of the layers; see `exploration.merge.in_order`.
     """
 
     file_name: ClassVar[str] = "design_space.parquet"
@@ -241,6 +244,7 @@ class DesignSpace(Record):
     calibration_digest: str
     similarity: str
     layers: tuple[str, ...]
+    eligible: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...]
 
     def save(self, path: str | Path) -> Path:

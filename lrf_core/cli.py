@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lrf_core import commands_export, progress
-from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
+from lrf_core.artifacts import Analysis, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.options import (
+    CacheOption,
     DataOption,
     DropOption,
     EpochsOption,
@@ -22,15 +24,19 @@ from lrf_core.options import (
     MethodsOption,
     ModelArgument,
     NameOption,
+    NoCacheOption,
     OutOption,
     ParamsOption,
     PolicyOption,
     SamplesOption,
     SeedOption,
+    ShardOption,
     SimilarityOption,
+    SpacesOption,
     SpecOption,
     ToOption,
     WeightsOption,
+    cache_setting,
     goal_settings,
     split_names,
 )
@@ -70,12 +76,15 @@ def compress(
     epochs: EpochsOption = None,
     to: ToOption = None,
     name: NameOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The whole way: analyze, explore, decompose, finetune, validate, publish.
 
-    Run it again after an interruption and it goes on with the stage that was not finished.
+    Run it again after an interruption and it goes on with the stage that was not finished; layers
+    that were scored are not scored again.
 
     \b
     Examples:
@@ -98,7 +107,11 @@ def compress(
         out=out,
         seed=seed,
         goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
-        explore={"methods": split_names(methods), "samples": samples},
+        explore={
+            "methods": split_names(methods),
+            "samples": samples,
+            "cache": cache_setting(cache, no_cache),
+        },
         decompose={"policy": policy},
         finetune={"epochs": epochs},
         publish={"to": to, "name": name},
@@ -157,19 +170,28 @@ def explore(
     out: OutOption = None,
     samples: SamplesOption = None,
     methods: MethodsOption = None,
+    shard: ShardOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score every candidate (layer, method, ranks) on calibration samples.
 
-    Reads OUT/analysis.json (see `lrf analyze`), writes OUT/design_space.parquet.
+    Reads OUT/analysis.json (see `lrf analyze`), writes OUT/design_space.parquet, or with --shard
+    OUT/design_space-1-of-4.parquet and so on; `lrf decompose` reads either. Scores are kept as
+    soon as they are there: run it again after an interruption and it goes on where it stopped.
 
     \b
     Examples:
       lrf explore model.keras --data digits.npz --out out
       lrf explore model.keras --data digits.npz --out out --samples 256
+      lrf explore model.keras --data digits.npz --out out --shard 1/4 --cache s3://bucket/scores
     """
+    from lrf_core.exploration.shards import Shard
     from lrf_core.stages import explore as explore_stage
+
+    part = None if shard is None else Shard.parse(shard)
 
     settings = dict[str, Any](
         model=model,
@@ -177,15 +199,26 @@ def explore(
         data=data,
         out=out,
         seed=seed,
-        explore={"samples": samples, "methods": split_names(methods)},
+        explore={
+            "samples": samples,
+            "methods": split_names(methods),
+            "cache": cache_setting(cache, no_cache),
+        },
     )
     asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
     network, inputs = _inputs(asked)
-    space = explore_stage(network, inputs, analysis, settings=asked.explore, seed=asked.seed)
-    space.save(outputs.design_space)
+    space = explore_stage(
+        network,
+        inputs,
+        analysis,
+        settings=asked.effective_explore(),
+        shard=part,
+        seed=asked.seed,
+    )
+    written = space.save(outputs.design_space_of(part))
     found = f"{len(space.candidates)} candidates of {len(space.layers)} layers"
-    _show(space, as_json, found, outputs.design_space)
+    _show(space, as_json, found, written)
 
 
 @app.command()
@@ -200,18 +233,22 @@ def decompose(
     macs_reduction: MacsOption = None,
     similarity: SimilarityOption = None,
     policy: PolicyOption = None,
+    space: SpacesOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose one candidate per layer for the goal and build the factorized model.
 
-    Reads OUT/design_space.parquet, writes OUT/plan.json and OUT/factorized/model.keras.
+    Reads OUT/design_space.parquet, or the files of all shards, which it joins to that one; writes
+    OUT/plan.json and OUT/factorized/model.keras.
 
     \b
     Examples:
       lrf decompose model.keras --data digits.npz --out out --params-reduction 0.5
       lrf decompose model.keras --data digits.npz --out out --similarity 0.95 --policy threshold
+      lrf decompose --spec spec.yaml --space a/design_space.parquet --space b/design_space.parquet
     """
+    from lrf_core.exploration.merge import read_design_space
     from lrf_core.models.load import save_model
     from lrf_core.report.tables import layers_table
     from lrf_core.stages import decompose as decompose_stage
@@ -227,16 +264,17 @@ def decompose(
     )
     asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
-    space = DesignSpace.load(outputs.design_space)
     network, samples = _inputs(asked)
+    whole = read_design_space(outputs.folder, space or ())
     plan, factorized = decompose_stage(
         network,
         samples,
-        [space],
+        [whole],
         asked.effective_goal(),
         settings=asked.effective_decompose(),
         seed=asked.seed,
     )
+    whole.save(outputs.design_space)
     save_model(factorized, outputs.factorized)
     plan.save(outputs.plan)
     _show(plan, as_json, layers_table(plan, analysis), outputs.plan)
@@ -378,8 +416,8 @@ def main() -> None:
 def run_command_line(app: typer.Typer) -> None:
     """Run an app; a known error is one line on standard error, and its exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("lrf").setLevel(logging.INFO)
     try:
+        logging.getLogger("lrf").setLevel(_log_level())
         app()
     except LrfError as error:
         _say(str(error))
@@ -392,6 +430,14 @@ def run_command_line(app: typer.Typer) -> None:
         logging.getLogger("lrf").debug("unexpected", exc_info=True)
         _say(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         sys.exit(EXIT_FAILURE)
+
+
+def _log_level() -> str:
+    """From the environment: "debug" says which layer is scored, and where an error came from."""
+    level = os.environ.get("LRF_LOG_LEVEL", "info").upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise SpecError(f"LRF_LOG_LEVEL is {level!r}; set debug, info, warning or error")
+    return level
 
 
 def _say(line: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+
+from lrf_core.errors import SpecError
 
 ModelArgument = Annotated[
     str | None,
@@ -28,6 +30,27 @@ MethodsOption = Annotated[
     str | None, typer.Option(help="Comma-separated, e.g. tucker,svd.  [default: all]")
 ]
 SamplesOption = Annotated[int | None, typer.Option(help="Calibration samples.  [default: 512]")]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where scores of layers are kept: a folder or s3://bucket/prefix.  "
+        "[default: OUT/.cache]"
+    ),
+]
+NoCacheOption = Annotated[
+    bool, typer.Option("--no-cache", help="Score every layer again, and keep nothing.")
+]
+ShardOption = Annotated[
+    str | None, typer.Option(help="Explore one part of the layers only, e.g. 1/4 ... 4/4.")
+]
+SpacesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--space",
+        help="Design space to read; once for each shard.  "
+        "[default: OUT/design_space.parquet, or the shards in OUT]",
+    ),
+]
 DropOption = Annotated[
     float | None, typer.Option(help="Accuracy that may be lost, in points.  [default: 1.0]")
 ]
@@ -53,6 +76,13 @@ NameOption = Annotated[str | None, typer.Option(help="Name of the release.")]
 def split_names(names: str | None) -> list[str] | None:
     """`tucker,svd` as a list."""
     return None if names is None else [name.strip() for name in names.split(",")]
+
+
+def cache_setting(cache: str | None, no_cache: bool) -> str | Literal[False] | None:
+    """`explore.cache` of a spec; None overrides nothing. Raises SpecError when both are given."""
+    if cache is not None and no_cache:
+        raise SpecError("--cache and --no-cache exclude each other; give one of them")
+    return False if no_cache else cache
 
 
 def goal_settings(

@@ -17,6 +17,7 @@ from lrf_core.artifacts import (
     Verdict,
     write_atomically,
 )
+from lrf_core.exploration.shards import Shard
 
 LINEAGE_FILE = "lineage.json"
 REPORT_FILE = "report.html"
@@ -35,6 +36,12 @@ class Outputs:
     @property
     def design_space(self) -> Path:
         return self.folder / DesignSpace.file_name
+
+    def design_space_of(self, shard: Shard | None) -> Path:
+        """Of one shard, or of the whole model for None."""
+        if shard is None:
+            return self.design_space
+        return self.folder / f"design_space-{shard.number}-of-{shard.count}.parquet"
 
     @property
     def plan(self) -> Path:

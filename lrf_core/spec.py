@@ -52,6 +52,21 @@ class ExploreSpec(Section):
     similarity: Literal["nmse", "cosine", "cka"] = "nmse"
     ranks_per_mode: int = Field(16, ge=2, le=256, description="Ranks offered per mode, at most.")
     shards: int = Field(2, ge=1, le=64, description="Parts explored side by side in a pipeline.")
+    cache: str | Literal[False] | None = Field(
+        None,
+        description="Where scores are kept, so that no layer is scored twice: file:///dir, a path, "
+        "s3://bucket/prefix, or false for nowhere. Default: .cache in the output, in the steps of "
+        "a pipeline on a cluster nowhere.",
+    )
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the design space: not where scores are kept, nor how work is shared out."""
+        return self.model_dump(mode="json", exclude={"cache", "shards"})
+
+    def scoring(self) -> dict[str, Any]:
+        """What decides the scores of one layer by one method, given the calibration samples."""
+        chosen = {"methods", "layers", "exclude", "samples"}
+        return {name: value for name, value in self.decisive().items() if name not in chosen}
 
 
 class DecomposeSpec(Section):
@@ -142,6 +157,12 @@ class Spec(Section):
         if self.goal == Goal():
             return Goal(max_accuracy_drop=1.0)
         return self.goal
+
+    def effective_explore(self) -> ExploreSpec:
+        """How to explore, with scores kept in the run's own folder unless the spec says where."""
+        if self.explore.cache is not None:
+            return self.explore
+        return self.explore.model_copy(update={"cache": str(Path(self.out) / ".cache")})
 
     def effective_decompose(self) -> DecomposeSpec:
         """How to decompose, given whether fine-tuning follows."""

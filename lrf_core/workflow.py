@@ -23,6 +23,7 @@ from lrf_core.artifacts import (
 from lrf_core.artifacts import versions as package_versions
 from lrf_core.data import Data, open_data
 from lrf_core.errors import LrfError, ModelError
+from lrf_core.exploration.cache import open_cache
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outputs, Run, write_lineage
 from lrf_core.report import write_report
@@ -53,6 +54,9 @@ def compress(spec: Spec) -> Run:
     data = open_data(spec.data, model, spec.seed)
     store = store_uri(spec)
     open_store(store).check()
+    exploring = spec.effective_explore()
+    if exploring.cache:
+        open_cache(exploring.cache)
     steps = _Steps(outputs, model_digest(model), data.digest)
     analysis, space = _explored(spec, model, data, outputs, steps)
     plan, factorized = _decomposed(spec, model, data, space, outputs, steps)
@@ -92,19 +96,20 @@ def release_name(spec: Spec, analysis: Analysis) -> str:
 def _explored(
     spec: Spec, model: keras.Model, data: Data, outputs: Outputs, steps: _Steps
 ) -> tuple[Analysis, DesignSpace]:
-    settings = {"explore": spec.explore.model_dump(mode="json"), "seed": spec.seed}
+    exploring = spec.effective_explore()
+    settings = {"explore": exploring.model_dump(mode="json", exclude={"cache"}), "seed": spec.seed}
     analysis = steps.once(
         "analyze",
         settings,
         lambda: Analysis.load(outputs.analysis),
-        lambda: stages.analyze(model, data, settings=spec.explore, seed=spec.seed),
+        lambda: stages.analyze(model, data, settings=exploring, seed=spec.seed),
         lambda analysis: analysis.save(outputs.analysis),
     )
     space = steps.once(
         "explore",
         settings,
         lambda: DesignSpace.load(outputs.design_space),
-        lambda: stages.explore(model, data, analysis, settings=spec.explore, seed=spec.seed),
+        lambda: stages.explore(model, data, analysis, settings=exploring, seed=spec.seed),
         lambda space: space.save(outputs.design_space),
     )
     return analysis, space

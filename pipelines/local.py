@@ -56,9 +56,11 @@ def run(spec: Spec, say: Callable[[str], None]) -> Run:
         LrfError: bad input that can be seen before any step starts.
     """
     outputs = Outputs(Path(spec.out))
-    # Steps are told where to publish, so that they and the check below mean the same place.
+    # Steps are told where to publish and where to keep scores, so that they and the check below
+    # mean the same places.
     to = spec.publish.to or outputs.release.absolute().as_uri()
-    spec = spec.model_copy(update={"publish": spec.publish.model_copy(update={"to": to})})
+    publishing = spec.publish.model_copy(update={"to": to})
+    spec = spec.model_copy(update={"publish": publishing, "explore": spec.effective_explore()})
     _check_inputs(spec, to)
     folder = _cleared(outputs)
     with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
@@ -85,6 +87,8 @@ def _check_inputs(spec: Spec, store: str) -> None:
             "module:function"
         )
     open_store(store).check()
+    if spec.explore.cache:
+        open_store(spec.explore.cache).check()
 
 
 def _cleared(outputs: Outputs) -> Path:

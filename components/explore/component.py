@@ -15,6 +15,9 @@ def explore(
 ) -> None:
     """Score every candidate (layer, method, ranks) of one shard on calibration samples.
 
+    With `explore.cache` in the spec (s3://bucket/prefix), what was scored before a step was killed
+    or retried is not scored again.
+
     Args:
         spec: The spec as JSON, `Spec.model_dump_json()`.
         shard: Which of the shards that analyze made, from 0.
@@ -30,7 +33,12 @@ def explore(
         data = lrf.open_data(asked.data, model, asked.seed)
         inventory = lrf.Analysis.load(analysis.path)
         found = lrf.explore(
-            model, data, inventory, settings=asked.explore, shard=shard, seed=asked.seed
+            model,
+            data,
+            inventory,
+            settings=asked.explore,
+            shard=lrf.Shard(shard + 1, len(inventory.shards)),
+            seed=asked.seed,
         )
         found.save(design_space.path)
         design_space.metadata.update(layers=len(found.layers), candidates=len(found.candidates))

@@ -7,8 +7,8 @@ cores (measured on 2 cores: 48 times slower while the machine was otherwise busy
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -24,18 +24,31 @@ def one_blas_thread() -> threadpool_limits:
     return threadpool_limits(1, user_api="blas")
 
 
+def side_by_side(
+    function: Callable[[_Item], _Result], items: Sequence[_Item]
+) -> Iterator[tuple[int, _Result]]:
+    """Yield `(index, function(items[index]))` on all cores, each as soon as it is done.
+
+    Items are begun in their order. What has not begun when one fails, or when the caller stops
+    asking, is left undone.
+    """
+    cores = len(os.sched_getaffinity(0))
+    with one_blas_thread(), ThreadPoolExecutor(cores) as pool:
+        futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def map_side_by_side(
     function: Callable[[_Item], _Result], items: Sequence[_Item], description: str
 ) -> list[_Result]:
     """`[function(item) for item in items]`, on all cores, with progress."""
-    cores = len(os.sched_getaffinity(0))
-    with (
-        work(description, len(items)) as advance,
-        one_blas_thread(),
-        ThreadPoolExecutor(cores) as pool,
-    ):
-        results = []
-        for result in pool.map(function, items):
-            results.append(result)
+    results: dict[int, _Result] = {}
+    with work(description, len(items)) as advance:
+        for index, result in side_by_side(function, items):
+            results[index] = result
             advance(1)
-        return results
+    return [results[index] for index in range(len(items))]

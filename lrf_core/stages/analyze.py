@@ -9,6 +9,7 @@ import numpy as np
 
 from lrf_core.artifacts import Analysis, LayerRecord, Lineage
 from lrf_core.data import Data
+from lrf_core.exploration.shards import balanced_shards
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import check_model, model_digest
 from lrf_core.models.measure import measure
@@ -45,10 +46,11 @@ def analyze(
     )
     check_can_be_rebuilt(given, model, [record.name for record in layers if record.methods], few)
     digest = model_digest(model)
+    eligible = [record for record in layers if record.methods]
     return Analysis(
         lineage=Lineage(
             inputs={"model": digest, "data": data.digest},
-            settings={"explore": settings.model_dump(mode="json"), "seed": seed},
+            settings={"explore": settings.model_dump(mode="json", exclude={"cache"}), "seed": seed},
         ),
         model_name=model.name,
         model_digest=digest,
@@ -56,25 +58,9 @@ def analyze(
         output_shape=tuple(model.outputs[judged_output(model) or 0].shape),
         layers=layers,
         baseline=measure(model, data.test),
-        shards=balanced_shards([record for record in layers if record.methods], settings.shards),
+        # None is empty: each is a process of its own in a pipeline.
+        shards=balanced_shards(eligible, max(min(settings.shards, len(eligible)), 1)),
     )
-
-
-def balanced_shards(records: list[LayerRecord], count: int) -> tuple[tuple[str, ...], ...]:
-    """Spread layers over at most `count` shards of about equal work, longest first (LPT)."""
-    shards: list[list[str]] = [[] for _ in range(max(min(count, len(records)), 1))]
-    loads = [0.0] * len(shards)
-    for record in sorted(records, key=_exploring_work, reverse=True):
-        lightest = loads.index(min(loads))
-        shards[lightest].append(record.name)
-        loads[lightest] += _exploring_work(record)
-    return tuple(tuple(shard) for shard in shards)
-
-
-def _exploring_work(record: LayerRecord) -> float:
-    """Decompositions are cubic in the kernel's rows."""
-    rows = record.cost.params / record.kernel_shape[-1]
-    return float(rows**3 + rows**2 * record.kernel_shape[-1])
 
 
 def _selected(record: LayerRecord, settings: ExploreSpec) -> LayerRecord:

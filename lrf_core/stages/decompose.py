@@ -13,7 +13,7 @@ from lrf_core.errors import ArtifactError, SpliceError
 from lrf_core.exploration.allocate import predicted_loss, total_after
 from lrf_core.exploration.choose import Choices, choose
 from lrf_core.exploration.factorize import Factorizer
-from lrf_core.exploration.merge import merged
+from lrf_core.exploration.merge import check_whole, merged
 from lrf_core.exploration.refit import refit_in_order
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
@@ -53,13 +53,15 @@ def decompose(
 
     Raises:
         GoalError: no plan meets the goal.
-        ArtifactError: the design spaces do not belong together, or not to this model or data.
+        ArtifactError: the design spaces do not belong together, or not to this model or data, or a
+            shard is missing.
         SpliceError: the rebuilt model does not answer as its factors say.
     """
     settings = settings or DecomposeSpec()
     model = as_graph(model)
     digest = model_digest(model)
     space = merged(spaces)
+    check_whole(space)
     explored = ExploreSpec.model_validate(space.lineage.settings["explore"])
     samples = calibration_samples(data, explored.samples, seed)
     _check_origin(space, model, digest, samples)

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 
 from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Lineage
 from lrf_core.calibration import collect_moments
 from lrf_core.data import Data
-from lrf_core.errors import ArtifactError, DataError, SpecError
-from lrf_core.exploration.parallel import map_side_by_side
+from lrf_core.errors import ArtifactError, DataError
+from lrf_core.exploration.cache import (
+    Address,
+    ScoreCache,
+    addresses_of,
+    calibration_digest,
+    open_cache,
+)
+from lrf_core.exploration.merge import in_order
+from lrf_core.exploration.parallel import side_by_side
 from lrf_core.exploration.score import score_layer
+from lrf_core.exploration.shards import Shard, exploring_seconds, layers_of
+from lrf_core.methods import Moments
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
+from lrf_core.progress import work
 from lrf_core.spec import ExploreSpec
 from lrf_core.structure import Samples
+
+_logger = logging.getLogger("lrf")
+
+# Candidates by layer and method.
+_Scores = dict[tuple[str, str], tuple[Candidate, ...]]
 
 
 def explore(
@@ -26,20 +45,27 @@ def explore(
     analysis: Analysis,
     *,
     settings: ExploreSpec | None = None,
-    shard: int | None = None,
+    shard: Shard | None = None,
     seed: int = 0,
 ) -> DesignSpace:
     """Score the candidates of every eligible layer, or of those in one shard.
 
+    With `settings.cache`, what is in the cache is not scored again, and what is scored is there at
+    once: after an interruption the same call goes on where it stopped.
+
     Args:
         analysis: of this very model.
-        shard: index into `analysis.shards`; None explores all.
+        settings: `methods` are those of the analysis, or some of them.
+        shard: which part of the layers, of any number of parts; None explores all. All parts
+            together hold the same candidates as one exploration of all layers.
 
     Raises:
         ArtifactError: the analysis is of another model.
         DataError: too few or unusable calibration samples.
+        StorageError: the cache cannot be read or written.
     """
     settings = settings or ExploreSpec()
+    cache = open_cache(settings.cache) if settings.cache else None
     model = as_graph(model)
     digest = model_digest(model)
     if analysis.model_digest != digest:
@@ -47,28 +73,30 @@ def explore(
             f"the analysis is of model {analysis.model_digest[:12]}, not of '{model.name}' "
             f"({digest[:12]}); run analyze on this model"
         )
-    wanted = _layers_of_shard(analysis, shard)
-    records = [record for record in analysis.eligible() if record.name in wanted]
-    layers = {path: layer for path, layer in walk(model) if path in wanted}
+    eligible = tuple(record.name for record in analysis.eligible())
+    wanted = layers_of(analysis.eligible(), shard)
+    layers = {path: layer for path, layer in walk(model) if path in eligible}
     samples = calibration_samples(data, settings.samples, seed)
-    moments = collect_moments(model, layers, samples, batch_size=settings.batch_size, seed=seed)
-
-    def scored(record: LayerRecord) -> list[Candidate]:
-        return score_layer(
-            record,
-            layers[record.name],
-            moments[record.name],
-            per_mode=settings.ranks_per_mode,
-            similarity=settings.similarity,
-        )
-
-    by_layer = map_side_by_side(scored, records, "Scoring candidates")
+    calibration = calibration_digest(digest, samples_digest(samples), eligible, seed)
+    tasks = [
+        _Task(record.model_copy(update={"methods": (name,)}), layers[record.name], address)
+        for record in _with_methods(analysis, wanted, settings)
+        for name, address in addresses_of(
+            record, layers[record.name], calibration, settings.scoring()
+        ).items()
+    ]
+    scores = _cached(tasks, cache)
+    missing = [task for task in tasks if task.key not in scores]
+    left = sorted({task.record.name for task in missing}, key=eligible.index)
+    for moments in _calibrated(model, layers, left, samples, settings, seed):
+        some = [task for task in missing if task.record.name in moments]
+        scores.update(_scored(some, moments, settings, cache))
     return DesignSpace(
         lineage=Lineage(
             inputs={"model": digest, "data": data.digest, "analysis": analysis.digest()},
             settings={
-                "explore": settings.model_dump(mode="json"),
-                "shard": shard,
+                "explore": settings.decisive(),
+                "shard": None if shard is None else str(shard),
                 "seed": seed,
             },
             parent=analysis.digest(),
@@ -76,8 +104,9 @@ def explore(
         model_digest=digest,
         calibration_digest=samples_digest(samples),
         similarity=settings.similarity,
-        layers=tuple(record.name for record in records),
-        candidates=tuple(itertools.chain.from_iterable(by_layer)),
+        layers=wanted,
+        eligible=eligible,
+        candidates=in_order((c for found in scores.values() for c in found), eligible),
     )
 
 
@@ -101,9 +130,110 @@ def samples_digest(samples: Samples) -> str:
     return digest.hexdigest()
 
 
-def _layers_of_shard(analysis: Analysis, shard: int | None) -> frozenset[str]:
-    if shard is None:
-        return frozenset(record.name for record in analysis.eligible())
-    if not 0 <= shard < len(analysis.shards):
-        raise SpecError(f"shard {shard} of {len(analysis.shards)}: count from 0")
-    return frozenset(analysis.shards[shard])
+@dataclass(frozen=True)
+class _Task:
+    """Score one layer by one method: the only one in `record.methods`."""
+
+    record: LayerRecord
+    layer: keras.Layer
+    address: Address
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.record.name, self.address.method
+
+
+def _with_methods(
+    analysis: Analysis, wanted: Collection[str], settings: ExploreSpec
+) -> Iterator[LayerRecord]:
+    """The layers wanted, with those of their methods that the settings name."""
+    for record in analysis.eligible():
+        if record.name in wanted:
+            methods = tuple(name for name in record.methods if name in settings.methods)
+            yield record.model_copy(update={"methods": methods})
+
+
+def _cached(tasks: Sequence[_Task], cache: ScoreCache | None) -> _Scores:
+    """What is known already, said in one line."""
+    if cache is None:
+        return {}
+    found = cache.find([task.address for task in tasks])
+    scores = {
+        task.key: candidates
+        for task, candidates in zip(tasks, found, strict=True)
+        if candidates is not None
+    }
+    if scores:
+        left = len({task.record.name for task in tasks if task.key not in scores})
+        _logger.info(
+            "%d of %d scores (layer and method) are in the cache %s; %d layers are left",
+            len(scores),
+            len(tasks),
+            cache.store.url(),
+            left,
+        )
+    return scores
+
+
+def _calibrated(
+    model: keras.Model,
+    layers: Mapping[str, keras.Layer],
+    wanted: Sequence[str],
+    samples: Samples,
+    settings: ExploreSpec,
+    seed: int,
+) -> Iterator[dict[str, Moments]]:
+    """Moments of the layers wanted, some layers at a time; no pass at all where none are.
+
+    All eligible layers are watched in any case: which are decides how TensorFlow fuses operations,
+    and so the last bits, and shards and resumed runs must agree on these.
+    """
+    if wanted:
+        moments = collect_moments(model, layers, samples, batch_size=settings.batch_size, seed=seed)
+        yield {name: moments[name] for name in wanted}
+
+
+def _scored(
+    tasks: Sequence[_Task],
+    moments: Mapping[str, Moments],
+    settings: ExploreSpec,
+    cache: ScoreCache | None,
+) -> _Scores:
+    """Score tasks side by side, layers that take long first; each is in the cache when done."""
+
+    def score(task: _Task) -> tuple[Candidate, ...]:
+        _logger.debug("scoring '%s' by %s", *task.key)
+        candidates = score_layer(
+            task.record,
+            task.layer,
+            moments[task.record.name],
+            per_mode=settings.ranks_per_mode,
+            similarity=settings.similarity,
+        )
+        if cache:
+            cache.keep(task.address, candidates)
+        _logger.debug("scored '%s' by %s", *task.key)
+        return tuple(candidates)
+
+    scores: _Scores = {}
+    unfinished = Counter(task.record.name for task in tasks)
+    ordered = _longest_first(tasks)
+    with work("Scoring layers", len(unfinished)) as advance:
+        for index, candidates in side_by_side(score, ordered):
+            task = ordered[index]
+            scores[task.key] = candidates
+            unfinished[task.record.name] -= 1
+            advance(int(unfinished[task.record.name] == 0))
+    return scores
+
+
+def _longest_first(tasks: Sequence[_Task]) -> list[_Task]:
+    """All tasks of a layer in a row, so that progress is made by layers."""
+    seconds: dict[str, float] = defaultdict(float)
+    for task in tasks:
+        seconds[task.record.name] += exploring_seconds(task.record)
+
+    def place(task: _Task) -> tuple[float, str, float]:
+        return -seconds[task.record.name], task.record.name, -exploring_seconds(task.record)
+
+    return sorted(tasks, key=place)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 import pytest
 from conftest import Trained
@@ -13,6 +11,7 @@ import lrf_core as lrf
 from lrf_core import methods
 from lrf_core.artifacts import DesignSpace
 from lrf_core.errors import ArtifactError, DataError, GoalError, SpecError
+from lrf_core.exploration.merge import in_order
 from lrf_core.models.cost import model_cost
 from lrf_core.models.load import model_digest
 from lrf_core.models.measure import accuracy
@@ -50,13 +49,14 @@ def test_shards_together_are_the_whole(
     trained: Trained, analysis: lrf.Analysis, space: DesignSpace
 ) -> None:
     shards = [
-        lrf.explore(trained.model, trained.data, analysis, settings=SETTINGS, shard=shard)
-        for shard in range(len(analysis.shards))
+        lrf.explore(
+            trained.model, trained.data, analysis, settings=SETTINGS, shard=lrf.Shard(number, 2)
+        )
+        for number in (1, 2)
     ]
-    assert len(shards) == 2
+    assert tuple(shard.layers for shard in shards) == analysis.shards
     parts = [candidate for shard in shards for candidate in shard.candidates]
-    key = operator.attrgetter("layer", "method", "ranks")
-    assert sorted(parts, key=key) == sorted(space.candidates, key=key)
+    assert in_order(parts, space.layers) == space.candidates
     goal = lrf.Goal(params_reduction=0.4)
     whole, _ = lrf.decompose(trained.model, trained.data, [space], goal)
     joined, _ = lrf.decompose(trained.model, trained.data, shards, goal)
@@ -156,8 +156,8 @@ def test_too_few_samples_and_no_such_shard(trained: Trained, analysis: lrf.Analy
     many = SETTINGS.model_copy(update={"samples": 10**6})
     with pytest.raises(DataError, match=r"512 training samples, explore.samples asks for 1000000"):
         lrf.explore(trained.model, trained.data, analysis, settings=many)
-    with pytest.raises(SpecError, match="shard 2 of 2"):
-        lrf.explore(trained.model, trained.data, analysis, settings=SETTINGS, shard=2)
+    with pytest.raises(SpecError, match="no shard 3 of 2"):
+        lrf.Shard(3, 2)
 
 
 def test_design_space_survives_its_file(space: DesignSpace, tmp_path: object) -> None:
