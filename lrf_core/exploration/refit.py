@@ -34,7 +34,7 @@ def refit_in_order(
     candidates: Sequence[Candidate],
     samples: NDArray[Any],
     *,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
 ) -> None:
     """Give `factorizer` better factors for these candidates; ranks and costs stay.

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
+import logging
+from collections.abc import Mapping
+from functools import partial
 
 import keras
 
 from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Lineage
-from lrf_core.calibration import collect_moments
+from lrf_core.calibration import (
+    calibrated_groups,
+    calibration_samples,
+    check_calibration_samples,
+    samples_digest,
+)
 from lrf_core.data import Data
-from lrf_core.errors import ArtifactError, DataError, SpecError
+from lrf_core.errors import ArtifactError, SpecError
+from lrf_core.exploration import similarity
+from lrf_core.exploration.feature_map import FeatureMap, feature_maps
 from lrf_core.exploration.parallel import map_side_by_side
-from lrf_core.exploration.score import score_layer
+from lrf_core.exploration.score import log_stand_ins, score_layer
+from lrf_core.methods import Moments
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 from lrf_core.spec import ExploreSpec
-from lrf_core.structure import Samples
+
+_logger = logging.getLogger("lrf")
 
 
 def explore(
@@ -51,19 +62,25 @@ def explore(
     records = [record for record in analysis.eligible() if record.name in wanted]
     layers = {path: layer for path, layer in walk(model) if path in wanted}
     samples = calibration_samples(data, settings.samples, seed)
-    moments = collect_moments(model, layers, samples, batch_size=settings.batch_size, seed=seed)
-
-    def scored(record: LayerRecord) -> list[Candidate]:
-        return score_layer(
-            record,
-            layers[record.name],
-            moments[record.name],
-            per_mode=settings.ranks_per_mode,
-            similarity=settings.similarity,
-        )
-
-    by_layer = map_side_by_side(scored, records, "Scoring candidates")
-    return DesignSpace(
+    check_calibration_samples(samples, data.source)
+    log_stand_ins(records, settings.similarity)
+    judged_on = feature_maps(model, layers)
+    by_layer: list[list[Candidate]] = []
+    for moments in calibrated_groups(
+        model,
+        records,
+        samples,
+        eligible=analysis.eligible(),
+        memory_bytes=int(settings.memory_gib * 2**30),
+        batch_size=settings.batch_size,
+        seed=seed,
+        loss=settings.loss,
+        window=similarity.get(settings.similarity).window,
+    ):
+        scored = partial(_scored, settings, layers, judged_on, moments)
+        group = [record for record in records if record.name in moments]
+        by_layer += map_side_by_side(scored, group, "Scoring candidates")
+    space = DesignSpace(
         lineage=Lineage(
             inputs={"model": digest, "data": data.digest, "analysis": analysis.digest()},
             settings={
@@ -79,26 +96,30 @@ def explore(
         layers=tuple(record.name for record in records),
         candidates=tuple(itertools.chain.from_iterable(by_layer)),
     )
-
-
-def calibration_samples(data: Data, count: int, seed: int) -> Samples:
-    """Seeded training samples, `(count, *input_shape)`. Raises DataError when there are too few."""
-    if data.train.count < count:
-        raise DataError(
-            f"{data.source} has {data.train.count} training samples, explore.samples asks for "
-            f"{count}; lower it or give more data"
+    if space.without_gradient():
+        _logger.warning(
+            "no gradient of the loss reaches %s: sensitivity is off there, the output error stands "
+            "in for it",
+            ", ".join(space.without_gradient()),
         )
-    samples, _ = data.train.sample(count, seed).arrays()
-    return samples
+    return space
 
 
-def samples_digest(samples: Samples) -> str:
-    """sha256 (hex) of samples, with their shape and dtype."""
-    digest = hashlib.sha256()
-    for values in keras.tree.flatten(samples):
-        digest.update(f"{values.dtype}{values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
+def _scored(
+    settings: ExploreSpec,
+    layers: Mapping[str, keras.Layer],
+    judged_on: Mapping[str, FeatureMap],
+    moments: Mapping[str, Moments],
+    record: LayerRecord,
+) -> list[Candidate]:
+    return score_layer(
+        record,
+        layers[record.name],
+        moments[record.name],
+        per_mode=settings.ranks_per_mode,
+        similarity=settings.similarity,
+        feature_map=judged_on[record.name],
+    )
 
 
 def _layers_of_shard(analysis: Analysis, shard: int | None) -> frozenset[str]:

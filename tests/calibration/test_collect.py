@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tiny import tiny_arrays, tiny_cnn
 
-from lrf_core.calibration import collect, collect_moments, patches
+from lrf_core.calibration import collect_moments, patches, second_moment
 from lrf_core.errors import DataError
 
 layers = keras.layers
@@ -100,7 +100,7 @@ def test_model_is_left_as_it_was() -> None:
 
 
 def test_wide_layers_keep_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "MAX_FULL_WIDTH", 8)
+    monkeypatch.setattr(second_moment, "MAX_FULL_WIDTH", 8)
     model, (samples, _) = tiny_cnn(), tiny_arrays(32)
     found = collect_moments(model, {"hidden": model.get_layer("hidden")}, samples)["hidden"]
     assert found.second.shape == (model.get_layer("hidden").kernel.shape[0],)
