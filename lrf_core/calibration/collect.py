@@ -301,6 +301,13 @@ class _Totals:
                 f"the input of layer '{path}' is not finite on the calibration samples; check "
                 "the data's scale and the model's weights"
             )
+        if not second.any():
+            _logger.warning(
+                "layer '%s' sees nothing but zeros on the calibration samples: there any "
+                "replacement looks as good as it; check the data, or leave the layer out "
+                "(explore.exclude)",
+                path,
+            )
         gradient = None if self.gradient is None else self.gradient.total()
         if gradient is not None and not np.isfinite(gradient).all():
             _logger.warning("layer '%s': gradient is not finite, sensitivity is off", path)

@@ -128,7 +128,9 @@ class _Judge:
         """
         cross, replaced = sweep.output_moments(ranks)
         difference = self._own - cross - cross.T + replaced
-        error = max(float(np.trace(difference)), 0.0) / max(float(np.trace(self._own)), 1e-300)
+        energy = float(np.trace(self._own))
+        # Nothing comes out of a layer that sees zeros only, whatever its factors.
+        error = max(float(np.trace(difference)), 0.0) / energy if energy > 0 else 0.0
         if self._gradient is None:
             return error, error
         return error, max(float(np.vdot(self._gradient, difference)) / 2, 0.0)

@@ -112,3 +112,12 @@ def test_inputs_that_are_not_finite() -> None:
     broken[3] = np.nan
     with pytest.raises(DataError, match="input of layer 'conv0' is not finite"):
         collect_moments(model, {"conv0": model.get_layer("conv0")}, broken)
+
+
+def test_a_layer_that_sees_nothing_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    model, (samples, _) = tiny_cnn(), tiny_arrays(32)
+    model.get_layer("hidden").bias.assign(np.full(32, -1e6))
+    with caplog.at_level("WARNING", "lrf"):
+        found = collect_moments(model, {"answer": model.get_layer("answer")}, samples)["answer"]
+    assert "layer 'answer' sees nothing but zeros on the calibration samples" in caplog.text
+    assert not found.second.any()

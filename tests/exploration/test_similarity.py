@@ -80,9 +80,7 @@ def test_what_each_metric_ignores(seed: int, scale: float, shift: float) -> None
     assert cka(original, scale * replaced @ rotation + shift) == pytest.approx(
         cka(original, replaced)
     )
-    assert pearson(original, scale * replaced + shift) == pytest.approx(
-        pearson(original, replaced)
-    )
+    assert pearson(original, scale * replaced + shift) == pytest.approx(pearson(original, replaced))
     assert ssim(scale * original, scale * replaced) == pytest.approx(ssim(original, replaced))
 
 
@@ -124,9 +122,9 @@ def test_ssim_sees_structure_that_other_metrics_do_not() -> None:
 
 
 def test_unknown_metrics_are_refused_with_the_nearest_name() -> None:
-    with pytest.raises(SpecError, match="unknown similarity 'ssmi'.*did you mean 'ssim'"):
+    with pytest.raises(SpecError, match=r"unknown similarity 'ssmi'.*did you mean 'ssim'"):
         similarity.get("ssmi")
-    with pytest.raises(SpecError, match="explore.similarity.*did you mean 'pearson'"):
+    with pytest.raises(SpecError, match=r"explore.similarity.*did you mean 'pearson'"):
         make_spec({"model": "m", "data": "d", "explore": {"similarity": "person"}})
     with pytest.raises(ValueError, match="'nmse' is registered already"):
         similarity.register(Similarity("nmse", nmse))
