@@ -222,7 +222,7 @@ def finished(command: list[str]) -> Run:
 
 
 def started(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 - this Python, and lrf's own command
+    return subprocess.Popen(
         [sys.executable, "-m", "lrf_core.cli", *command],
         cwd=ROOT,
         env={**os.environ, "LRF_LOG_LEVEL": "debug"},

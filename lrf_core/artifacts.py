@@ -189,6 +189,7 @@ class Candidate(Record):
         similarity: of the sampled feature maps, by the metric the design space names (1 is equal).
         sensitivity: predicted increase of the loss per sample, tr(F D^T S D) / 2 (nats); the
             plain output error where the model gives no gradient.
+        has_gradient: whether it does, at this layer.
         note: what a reader should know about the factors ("regularized: ..."); mostly empty.
     """
 
@@ -200,6 +201,7 @@ class Candidate(Record):
     error: float
     similarity: float
     sensitivity: float
+    has_gradient: bool = True
     note: str = ""
 
     @property
@@ -219,6 +221,7 @@ _COLUMNS = pa.schema(
         ("error", pa.float64()),
         ("similarity", pa.float64()),
         ("sensitivity", pa.float64()),
+        ("has_gradient", pa.bool_()),
         ("note", pa.string()),
     ]
 )
@@ -246,6 +249,11 @@ class DesignSpace(Record):
     layers: tuple[str, ...]
     eligible: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...]
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Layers at which the model gives no gradient: their sensitivity is the output error."""
+        found = {c.layer for c in self.candidates if not c.has_gradient}
+        return tuple(name for name in self.layers if name in found)
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file (into a folder: under the artifact's own name)."""

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lrf_core.errors import SpecError
+from lrf_core.exploration import similarity
+from lrf_core.named_function import PATTERN
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -48,8 +50,26 @@ class ExploreSpec(Section):
     layers: tuple[str, ...] = Field(("*",), description="Glob patterns of layers to consider.")
     exclude: tuple[str, ...] = Field((), description="Glob patterns of layers to leave alone.")
     samples: int = Field(512, ge=8, description="Calibration samples, from the training data.")
-    batch_size: int = Field(64, ge=1)
-    similarity: Literal["nmse", "cosine", "cka"] = "nmse"
+    batch_size: int | None = Field(
+        None, ge=1, description="Calibration samples at once; default: as many as fit into memory."
+    )
+    memory_gib: float = Field(
+        4.0,
+        gt=0.0,
+        description="Memory for the moments of layers explored together and the arithmetic on "
+        "them; layers are explored in groups that fit, one pass over the samples each.",
+    )
+    similarity: str = Field(
+        "nmse",
+        description="How alike two feature maps are: nmse, cosine, cka, pearson, ssim (of 2-D "
+        "maps).",
+    )
+    loss: str | None = Field(
+        None,
+        pattern=f"^{PATTERN}$",
+        description="module:function, a loss of (outputs, uniform) whose gradient tells how much "
+        "an error matters; default: the likelihood that the outputs stand for.",
+    )
     ranks_per_mode: int = Field(16, ge=2, le=256, description="Ranks offered per mode, at most.")
     shards: int = Field(2, ge=1, le=64, description="Parts explored side by side in a pipeline.")
     cache: str | Literal[False] | None = Field(
@@ -67,6 +87,14 @@ class ExploreSpec(Section):
         """What decides the scores of one layer by one method, given the calibration samples."""
         chosen = {"methods", "layers", "exclude", "samples"}
         return {name: value for name, value in self.decisive().items() if name not in chosen}
+
+    @field_validator("similarity")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            return similarity.get(name).name
+        except SpecError as error:
+            raise ValueError(str(error)) from None
 
 
 class DecomposeSpec(Section):

@@ -1,5 +1,16 @@
 """Feature maps on calibration samples: input rows, second moments, gradient moments."""
 
-from lrf_core.calibration.collect import collect_moments
+from lrf_core.calibration.collect import calibrated_groups, collect_moments
+from lrf_core.calibration.samples import (
+    calibration_samples,
+    check_calibration_samples,
+    samples_digest,
+)
 
-__all__ = ["collect_moments"]
+__all__ = [
+    "calibrated_groups",
+    "calibration_samples",
+    "check_calibration_samples",
+    "collect_moments",
+    "samples_digest",
+]

@@ -10,7 +10,8 @@ activation and shape:
 - anything else (regression, boxes, embeddings, maps without softmax): a Gaussian around the answer
   with the variance that the answers have over the samples, so that outputs of any unit count alike.
 
-The losses of several outputs are added.
+The losses of several outputs are added. Labels are drawn by uniform numbers that are handed in, so
+that they do not depend on the batches that samples come in.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lrf_core.data import Split
 from lrf_core.models.load import is_probability
-from lrf_core.structure import Samples
 
 _LEAST = 1e-7  # probability; keeps logarithms finite
+_FEW, _MORE = 8, 128  # samples
 
 
 @dataclass(frozen=True)
@@ -35,31 +37,51 @@ class Likelihood:
 
     Attributes:
         kind: for people: "classes", "yes or no", "gaussian", or "none" without a gradient.
-        of_float: answers `(batch, ...)` float32 and a seed `(2,)` int32 to the loss; None for
-            answers that are no float numbers.
+        of_float: answers `(batch, ...)` float32 and as many numbers between 0 and 1 to the loss;
+            None for answers that are no float numbers.
     """
 
     kind: str
     of_float: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
-    def loss(self, answers: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """The loss summed over a batch of answers, a float32 scalar; seed: `(2,)` int32."""
+    def loss(self, answers: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+        """The loss summed over a batch of answers, a float32 scalar.
+
+        Args:
+            uniform: numbers between 0 and 1, both excluded, of the answers' shape.
+        """
         if self.of_float is None:
             return tf.constant(0.0)
-        return self.of_float(tf.cast(answers, tf.float32), seed)
+        return self.of_float(tf.cast(answers, tf.float32), uniform)
 
 
-def likelihoods_of(model: keras.Model, samples: Samples) -> list[Likelihood]:
+def likelihoods_of(model: keras.Model, samples: Split, batch_size: int = 64) -> list[Likelihood]:
     """One for each output, in the order in which Keras flattens structures.
 
     Args:
-        samples: one batch; tells probabilities from logits, and the scale of other answers.
+        samples: the first few tell probabilities from logits; the first 128, the scale of answers
+            that are neither.
     """
-    answers = keras.tree.flatten(model.predict_on_batch(samples))
-    return [
-        _likelihood(np.asarray(answer), _activation_of(tensor))
-        for answer, tensor in zip(answers, model.outputs, strict=True)
-    ]
+    activations = [_activation_of(tensor) for tensor in model.outputs]
+    few = _answers(model, _first(samples, _FEW), batch_size)
+    found = [_likelihood(*pair) for pair in zip(few, activations, strict=True)]
+    if any(one.kind == "gaussian" for one in found):
+        answers = _answers(model, _first(samples, _MORE), batch_size)
+        found = [_likelihood(*pair) for pair in zip(answers, activations, strict=True)]
+    return found
+
+
+def _first(samples: Split, count: int) -> Split:
+    return samples.take(np.arange(min(count, samples.count)))
+
+
+def _answers(model: keras.Model, samples: Split, batch_size: int) -> list[Any]:
+    parts = []
+    for batch, _ in samples.batches(batch_size):
+        tensors = keras.tree.map_structure(tf.convert_to_tensor, batch)
+        answers = keras.tree.flatten(model(tensors, training=False))
+        parts.append([np.asarray(answer) for answer in answers])
+    return [np.concatenate(of_one_output) for of_one_output in zip(*parts, strict=True)]
 
 
 def _likelihood(answers: Any, activation: Any) -> Likelihood:
@@ -68,13 +90,17 @@ def _likelihood(answers: Any, activation: Any) -> Likelihood:
     answers = answers.astype(np.float64)
     classes = answers.shape[-1] if answers.ndim > 1 else 1
     if classes > 1 and is_probability(answers):
-        return Likelihood("classes", lambda values, seed: _class_loss(_logarithm(values), seed))
+        return Likelihood(
+            "classes", lambda values, uniform: _class_loss(_logarithm(values), uniform)
+        )
     if activation is keras.activations.sigmoid:
         return Likelihood("yes or no", _yes_or_no_loss)
     if classes > 1 and answers.ndim == 2:
         return Likelihood("classes", _class_loss)
     deviation = max(float(answers.std()), _LEAST)
-    return Likelihood("gaussian", lambda values, seed: _gaussian_loss(values / deviation, seed))
+    return Likelihood(
+        "gaussian", lambda values, uniform: _gaussian_loss(values / deviation, uniform)
+    )
 
 
 def _activation_of(tensor: Any) -> Any:
@@ -89,19 +115,17 @@ def _logarithm(values: tf.Tensor) -> tf.Tensor:
     return tf.math.log(values + _LEAST)
 
 
-def _class_loss(logits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _class_loss(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     logs = tf.nn.log_softmax(logits)
     # Gumbel-max: the label is a draw from the model's own distribution.
-    uniform = tf.random.stateless_uniform(tf.shape(logs), seed, _LEAST, 1.0)
     labels = tf.argmax(logs - tf.math.log(-tf.math.log(uniform)), axis=-1)
     return -tf.reduce_sum(tf.gather(logs, labels, batch_dims=len(logs.shape) - 1))
 
 
-def _yes_or_no_loss(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    drawn = tf.random.stateless_uniform(tf.shape(values), seed) < values
-    return -tf.reduce_sum(tf.where(drawn, _logarithm(values), _logarithm(1.0 - values)))
+def _yes_or_no_loss(values: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    return -tf.reduce_sum(tf.where(uniform < values, _logarithm(values), _logarithm(1.0 - values)))
 
 
-def _gaussian_loss(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _gaussian_loss(values: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     """The gradient of a Gaussian's loss at its own mean is minus the noise that was drawn."""
-    return tf.reduce_sum(values * tf.random.stateless_normal(tf.shape(values), seed))
+    return tf.reduce_sum(values * tf.math.ndtri(uniform))

@@ -10,8 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from lrf_core.calibration.patches import PatchTable, patch_table, positions_to_sum
+from lrf_core.calibration.memory import DEFAULT_MEMORY_BYTES, batch_size_for
+from lrf_core.calibration.patches import gathered_rows, patch_table, positions_to_sum
+from lrf_core.calibration.positions import drawn
+from lrf_core.calibration.tap import survey
 from lrf_core.methods.base import Matrix
 from lrf_core.models.precision import in_float32
 from lrf_core.models.trace import walk, watching
@@ -39,7 +43,7 @@ class PairedMoments:
 class _Target:
     """One call of a layer in the original, on one batch, at sampled positions."""
 
-    table: PatchTable
+    indices: NDArray[np.int32]
     outputs: tf.Tensor
     weight: float
 
@@ -50,6 +54,7 @@ class PairedCalibration:
     Args:
         layers: path to convolution or dense layer of `model`.
         samples: `(samples, *input_shape)`; a list or dict of arrays for several inputs.
+        batch_size: by default as many as have feature maps that fit into memory.
     """
 
     def __init__(
@@ -58,16 +63,17 @@ class PairedCalibration:
         layers: Mapping[str, keras.Layer],
         samples: Samples,
         *,
-        batch_size: int,
+        batch_size: int | None,
         seed: int,
     ) -> None:
         self._layers = layers
         self._count = sample_count(samples)
+        running = in_float32(model)
+        batch_size = batch_size or _batch_size(running, samples)
         self._batches = [
             chosen(samples, slice(start, start + batch_size))
             for start in range(0, self._count, batch_size)
         ]
-        running = in_float32(model)
         watched = {path: layer for path, layer in walk(running) if path in layers}
         rngs = {path: np.random.default_rng([seed, zlib.crc32(path.encode())]) for path in layers}
         self._targets = [
@@ -88,7 +94,7 @@ class PairedCalibration:
         for batch, targets in zip(self._batches, self._targets, strict=True):
             sources = _inputs_seen(copy, copied, batch)[path]
             for source, target in zip(sources, targets[path], strict=True):
-                rows = target.table.rows(layer, source)
+                rows = gathered_rows(layer, source, tf.constant(target.indices))
                 second = second + tf.matmul(rows, rows, True).numpy() * target.weight
                 cross = cross + tf.matmul(rows, target.outputs, True).numpy() * target.weight
                 seen += int(rows.shape[0])
@@ -100,11 +106,18 @@ class PairedCalibration:
 
     def _target(self, path: str, source: tf.Tensor, rng: np.random.Generator) -> _Target:
         layer = self._layers[path]
-        whole = patch_table(layer, source)
-        table = whole.sampled(positions_to_sum(layer, self._count), rng)
+        table = patch_table(layer, source.shape[1:])
+        count = int(source.shape[0])
+        positions = drawn(table, count, positions_to_sum(layer, self._count), rng)
+        indices = table.indices_in_batch(positions)
         kernel = tf.reshape(tf.cast(layer.kernel, tf.float32), [-1, layer.kernel.shape[-1]])
-        outputs = tf.matmul(table.rows(layer, source), kernel)
-        return _Target(table, outputs, whole.positions / table.positions)
+        outputs = tf.matmul(gathered_rows(layer, source, tf.constant(indices)), kernel)
+        return _Target(indices, outputs, count * table.positions / len(positions))
+
+
+def _batch_size(model: keras.Model, samples: Samples) -> int:
+    found = survey(model, {}, chosen(samples, slice(1)))
+    return batch_size_for(found.bytes_per_sample, DEFAULT_MEMORY_BYTES)
 
 
 def _inputs_seen(

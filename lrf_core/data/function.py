@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -22,6 +18,7 @@ from lrf_core.data.check import (
 )
 from lrf_core.data.split import Array, Data
 from lrf_core.errors import DataError
+from lrf_core.named_function import function_named, said_by, working_directory_importable
 from lrf_core.progress import work
 from lrf_core.structure import Samples, joined
 
@@ -39,8 +36,8 @@ def open_function(source: str, expected: Expected, seed: int) -> Data:
         DataError: no such module or function, it failed, or its datasets do not fit the model.
     """
     keras.utils.set_random_seed(seed)
-    with _working_directory_importable():
-        datasets = _datasets(source, _call(source, _function(source)))
+    with working_directory_importable():
+        datasets = _datasets(source, _call(source, function_named(source, DataError)))
         parts = [
             _read(dataset, f"{source} ({name})", expected) for name, dataset in datasets.items()
         ]
@@ -72,44 +69,11 @@ def _named(samples: Samples) -> list[tuple[str, Array]]:
     return [("_".join(["x", *map(str, path)]), values) for path, values in paths]
 
 
-@contextmanager
-def _working_directory_importable() -> Iterator[None]:
-    # The installed `lrf` command does not have it on sys.path, unlike `python -m`.
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
-
-
-def _function(source: str) -> Callable[[], Any]:
-    module_name, _, name = source.partition(":")
-    try:
-        importlib.invalidate_caches()
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name in _packages(module_name):
-            raise DataError(
-                f"{source}: no module '{module_name}' in {Path.cwd()} or installed"
-            ) from None
-        raise DataError(f"{source}: importing the module failed: {_text(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise DataError(f"{source}: module '{module_name}' has no function '{name}'")
-    return function  # type: ignore[no-any-return]
-
-
-def _packages(module_name: str) -> set[str]:
-    parts = module_name.split(".")
-    return {".".join(parts[: i + 1]) for i in range(len(parts))}
-
-
 def _call(source: str, function: Callable[[], Any]) -> Any:
     try:
         return function()
     except Exception as error:
-        raise DataError(f"{source} failed: {_text(error)}") from error
+        raise DataError(f"{source} failed: {said_by(error)}") from error
 
 
 def _datasets(source: str, result: Any) -> dict[str, Any]:
@@ -147,7 +111,7 @@ def _read(dataset: Any, where: str, expected: Expected) -> tuple[Samples, Array]
                 if batches:
                     advance(1)
     except Exception as error:
-        raise DataError(f"{where} failed while it was read: {_text(error)}") from error
+        raise DataError(f"{where} failed while it was read: {said_by(error)}") from error
     if not samples:
         raise DataError(f"{where} is empty; it must yield (x, y)")
     return joined(samples), np.concatenate(labels)
@@ -175,7 +139,3 @@ def _is_batched(specs: Any, where: str, expected: Expected) -> bool:
 def _without_objects(values: Any) -> Any:
     """Strings come from tf.data as objects; as bytes they are an array like any other."""
     return values.astype(np.bytes_) if values.dtype == object else values
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -14,8 +14,9 @@ from lrf_core.data.function import open_function
 from lrf_core.data.split import Data
 from lrf_core.errors import DataError
 from lrf_core.models.unroll import as_graph
+from lrf_core.named_function import PATTERN
 
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_FUNCTION = re.compile(PATTERN)
 _KNOWN = "an .npz file, a folder of class folders of images, or module:function"
 
 

@@ -24,11 +24,14 @@ class Split:
         labels: class ids, `(count,)` int64; None when unlabelled.
         read: indices `(n,)` to samples `(n, *input_shape)`, in the type they are stored in; for
             a model with several inputs a list or dict of such arrays.
+        origin: for a part of another split: which of that split's samples these are, `(count,)`;
+            of the largest, where parts were taken of parts.
     """
 
     count: int
     labels: Array | None
     read: Read
+    origin: Array | None = None
 
     @classmethod
     def of(cls, samples: Samples, labels: Array | None = None) -> Split:
@@ -54,6 +57,7 @@ class Split:
             count=len(taken),
             labels=None if self.labels is None else self.labels[taken],
             read=lambda within: self.read(taken[within]),
+            origin=taken if self.origin is None else self.origin[taken],
         )
 
     def sample(self, count: int, seed: int) -> Split:

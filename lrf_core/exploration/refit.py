@@ -23,6 +23,7 @@ from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.parallel import one_blas_thread
 from lrf_core.methods import Moments
 from lrf_core.methods.base import Matrix
+from lrf_core.methods.moments import MAX_FULL_WIDTH
 from lrf_core.models.precision import in_float32
 from lrf_core.models.trace import walk
 from lrf_core.progress import track
@@ -34,7 +35,7 @@ def refit_in_order(
     candidates: Sequence[Candidate],
     samples: NDArray[Any],
     *,
-    batch_size: int,
+    batch_size: int | None,
     seed: int,
 ) -> None:
     """Give `factorizer` better factors for these candidates; ranks and costs stay.
@@ -46,7 +47,7 @@ def refit_in_order(
         candidates: one per layer, in the order of the model's layers.
         samples: calibration samples, `(samples, *input_shape)`.
     """
-    narrow = [c for c in candidates if factorizer.moments(c.layer).second.ndim == 2]
+    narrow = [c for c in candidates if len(factorizer.kernel(c.layer)) <= MAX_FULL_WIDTH]
     layers = {path: layer for path, layer in walk(model) if path in {c.layer for c in narrow}}
     pairs = PairedCalibration(model, layers, samples, batch_size=batch_size, seed=seed)
     copy = in_float32(factorizer.model_with_kernels(candidates))

@@ -2,38 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
 from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
-from lrf_core.exploration.similarity import METRICS, Metric
+from lrf_core.calibration.positions import has_windows
+from lrf_core.exploration.feature_map import FeatureMap, feature_map_of
+from lrf_core.exploration.similarity import Similarity, get
 from lrf_core.methods import Form, Moments, Sweep
 from lrf_core.methods.base import Matrix, Ranks
 from lrf_core.models.inventory import geometry_of, kernel_matrix
 
+_logger = logging.getLogger("lrf")
+
 
 def score_layer(
-    record: LayerRecord, layer: keras.Layer, moments: Moments, *, per_mode: int, similarity: str
+    record: LayerRecord,
+    layer: keras.Layer,
+    moments: Moments,
+    *,
+    per_mode: int,
+    similarity: str,
+    feature_map: FeatureMap | None = None,
 ) -> list[Candidate]:
     """All candidates of one layer that have fewer parameters than it has.
 
     Args:
         record: the layer in the Analysis; its `methods` compete.
         per_mode: ranks offered per mode, at most.
-        similarity: name of a metric in `similarity.METRICS`, taken on the feature map after the
-            layer's own bias and activation.
+        similarity: name of a metric; see `metric_for`.
+        feature_map: what the metric is taken on, see `feature_maps`; by default the layer's
+            output after its own bias and activation.
     """
     geometry = geometry_of(record)
-    judge = _Judge(layer, kernel_matrix(layer), moments, METRICS[similarity])
+    judge = _Judge(
+        feature_map or feature_map_of(layer),
+        kernel_matrix(layer),
+        moments,
+        metric_for(record, similarity),
+    )
     return [
         judge.candidate(record.name, name, form, sweep, ranks)
         for name in record.methods
         for form in methods.get(name).forms(geometry)
         for sweep, ranks in _truncations(form, judge.kernel, moments, per_mode)
     ]
+
+
+def metric_for(record: LayerRecord, similarity: str) -> Similarity:
+    """The metric of this name, or its stand-in where it needs windows that the maps do not have."""
+    metric = get(similarity)
+    if metric.window == 1 or has_windows([call.outputs for call in record.calls], metric.window):
+        return metric
+    return get(metric.otherwise)
+
+
+def log_stand_ins(records: Sequence[LayerRecord], similarity: str) -> None:
+    """Say in one line which layers are judged by another metric than the one asked for."""
+    metric = get(similarity)
+    others = [r.name for r in records if metric_for(r, similarity).name != similarity]
+    if others:
+        _logger.warning(
+            "%s needs 2-D feature maps of %dx%d or more; judged by %s instead: %s",
+            similarity,
+            metric.window,
+            metric.window,
+            metric.otherwise,
+            ", ".join(others),
+        )
 
 
 def _truncations(
@@ -54,11 +94,11 @@ class _Judge:
     """Compares the output of replacements with the output of one layer."""
 
     def __init__(
-        self, layer: keras.Layer, kernel: Matrix, moments: Moments, metric: Metric
+        self, feature_map: FeatureMap, kernel: Matrix, moments: Moments, metric: Similarity
     ) -> None:
         self.kernel = kernel
-        self._metric = metric
-        self._feature_map = _feature_map_of(layer)
+        self._compare = metric.compare
+        self._feature_map = feature_map
         self._own = moments.quadratic(kernel)
         self._original = self._feature_map(moments.rows @ kernel)
         self._gradient = moments.gradient
@@ -76,6 +116,7 @@ class _Judge:
             error=error,
             similarity=self.similarity(sweep, ranks),
             sensitivity=sensitivity,
+            has_gradient=self._gradient is not None,
             note=sweep.note(ranks),
         )
 
@@ -86,27 +127,13 @@ class _Judge:
         positions, and the errors of a map's positions are taken to add up (Cauchy-Schwarz).
         """
         plain, weighted = sweep.explained(ranks)
-        own = float(np.trace(self._own))
-        error = max(own - plain, 0.0) / max(own, 1e-300)
+        energy = float(np.trace(self._own))
+        # Nothing comes out of a layer that sees zeros only, whatever its factors.
+        error = max(energy - plain, 0.0) / energy if energy > 0 else 0.0
         if self._gradient is None:
             return error, error
         loss = float(np.vdot(self._gradient, self._own)) - weighted
         return error, max(loss / 2, 0.0)
 
     def similarity(self, sweep: Sweep, ranks: Ranks) -> float:
-        return self._metric(self._original, self._feature_map(sweep.outputs(ranks)))
-
-
-def _feature_map_of(layer: keras.Layer) -> Callable[[Matrix], Matrix]:
-    """Adds the layer's bias and activation to `(rows, channels)` outputs."""
-    bias = keras.ops.convert_to_numpy(layer.bias) if layer.use_bias else None
-    linear = layer.activation is keras.activations.linear
-
-    def feature_map(outputs: Matrix) -> Matrix:
-        if bias is not None:
-            outputs = outputs + bias
-        if linear:
-            return outputs
-        return np.asarray(keras.ops.convert_to_numpy(layer.activation(outputs)), np.float64)
-
-    return feature_map
+        return self._compare(self._original, self._feature_map(sweep.outputs(ranks)))

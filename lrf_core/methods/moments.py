@@ -148,10 +148,14 @@ class Moments:
             return SecondMoment(self.second, self.ridge)
         return SecondMoment(self.regularized_second())
 
+    def full_second(self) -> Matrix:
+        """`S` as a full matrix, `(n, n)`."""
+        return np.asarray(self.second.T @ self.second) if is_root(self.second) else self.second
+
     def regularized_second(self) -> Matrix:
         """`S` with its ridge as a full matrix, `(n, n)`."""
-        full = self.second.T @ self.second if is_root(self.second) else self.second
-        return np.asarray(full + self.ridge * np.eye(full.shape[0]))
+        full = self.full_second()
+        return np.asarray(full + self.ridge * np.eye(len(full)))
 
     def times(self, matrix: Matrix) -> Matrix:
         """`S @ matrix`, without the ridge."""

@@ -111,6 +111,8 @@ def contracted_rows(rows: _Real, cores: Sequence[_Real]) -> _Real:
 
 def times(rows: Matrix, cores: Sequence[Matrix]) -> Matrix:
     """`rows @ expanded(cores)`, `(q, n_1 ... n_d)`, mode by mode."""
+    if not len(rows):  # a layer that sees nothing but zeros
+        return np.zeros((0, math.prod(core.shape[2] for core in cores)))
     blocks = np.split(rows, range(_BLOCK, len(rows), _BLOCK))
     return np.concatenate(
         [contracted_rows(block, cores).reshape(len(block), -1) for block in blocks]

@@ -77,8 +77,9 @@ def watching(
 def _watched(
     path: str, call: Callable[..., Any], on_call: Callable[[str, Any, Any], Any]
 ) -> Callable[..., Any]:
-    def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        return on_call(path, inputs, call(inputs, *args, **kwargs))
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        return on_call(path, inputs, call(*args, **kwargs))
 
     return watched
 

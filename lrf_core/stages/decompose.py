@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
 from lrf_core.artifacts import DesignSpace, Lineage, Plan
-from lrf_core.calibration import collect_moments
-from lrf_core.data import Data
+from lrf_core.calibration import calibration_samples, collect_moments, samples_digest
+from lrf_core.data import Data, Split
 from lrf_core.errors import ArtifactError, SpliceError
 from lrf_core.exploration.allocate import predicted_loss, total_after
 from lrf_core.exploration.choose import Choices, choose
@@ -23,8 +24,7 @@ from lrf_core.models.splice import check_same_answers
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 from lrf_core.spec import DecomposeSpec, ExploreSpec, Goal
-from lrf_core.stages.explore import calibration_samples, samples_digest
-from lrf_core.structure import Samples, chosen, sample_shape
+from lrf_core.structure import SampleShape, sample_shape
 
 # Samples that plans are tried on when the goal is an accuracy drop.
 TRIAL_SAMPLES = 2048
@@ -65,8 +65,9 @@ def decompose(
     explored = ExploreSpec.model_validate(space.lineage.settings["explore"])
     samples = calibration_samples(data, explored.samples, seed)
     _check_origin(space, model, digest, samples)
-    factorizer = _factorizer(model, space, explored, samples, seed)
-    before = model_cost(model, sample_shape(samples))
+    few = samples.read(np.arange(min(CHECKED_SAMPLES, samples.count)))
+    factorizer = _factorizer(model, space, explored, samples, sample_shape(few), seed)
+    before = model_cost(model, sample_shape(few))
     choices, drop = choose(
         space.candidates,
         {name: record.cost for name, record in factorizer.records.items()},
@@ -77,14 +78,14 @@ def decompose(
     )
     replaced = [choice.candidate for choice in choices if choice.candidate]
     if settings.refit:
+        in_memory, _ = samples.arrays()
         refit_in_order(
-            factorizer, model, replaced, samples, batch_size=explored.batch_size, seed=seed
+            factorizer, model, replaced, in_memory, batch_size=explored.batch_size, seed=seed
         )
     factorized = factorizer.factorized(replaced)
-    few = chosen(samples, slice(CHECKED_SAMPLES))
     check_same_answers(factorizer.model_with_kernels(replaced), factorized, few)
     after = total_after(choices, before)
-    counted = model_cost(factorized, sample_shape(samples))
+    counted = model_cost(factorized, sample_shape(few))
     if counted != after:
         raise SpliceError(f"the plan predicts {after}, the rebuilt model has {counted}")
     plan = Plan(
@@ -113,7 +114,7 @@ def decompose(
     return plan, factorized
 
 
-def _check_origin(space: DesignSpace, model: keras.Model, digest: str, samples: Samples) -> None:
+def _check_origin(space: DesignSpace, model: keras.Model, digest: str, samples: Split) -> None:
     if space.model_digest != digest:
         raise ArtifactError(
             f"the design space is of model {space.model_digest[:12]}, not of '{model.name}' "
@@ -130,14 +131,17 @@ def _factorizer(
     model: keras.Model,
     space: DesignSpace,
     explored: ExploreSpec,
-    samples: Samples,
+    samples: Split,
+    shape: SampleShape,
     seed: int,
 ) -> Factorizer:
     """Of the layers explored, in the order of the model."""
-    inventory = take_inventory(model, explored.methods, sample_shape(samples))
+    inventory = take_inventory(model, explored.methods, shape)
     records = {record.name: record for record in inventory if record.name in space.layers}
     layers = {path: layer for path, layer in walk(model) if path in records}
-    moments = collect_moments(model, layers, samples, batch_size=explored.batch_size, seed=seed)
+    moments = collect_moments(
+        model, layers, samples, batch_size=explored.batch_size, seed=seed, loss=explored.loss
+    )
     return Factorizer(model, records, moments)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,9 +10,15 @@ from dataclasses import dataclass
 import keras
 
 from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Lineage
-from lrf_core.calibration import collect_moments
+from lrf_core.calibration import (
+    calibrated_groups,
+    calibration_samples,
+    check_calibration_samples,
+    samples_digest,
+)
 from lrf_core.data import Data
-from lrf_core.errors import ArtifactError, DataError
+from lrf_core.errors import ArtifactError
+from lrf_core.exploration import similarity
 from lrf_core.exploration.cache import (
     Address,
     ScoreCache,
@@ -21,9 +26,10 @@ from lrf_core.exploration.cache import (
     calibration_digest,
     open_cache,
 )
+from lrf_core.exploration.feature_map import FeatureMap, feature_maps
 from lrf_core.exploration.merge import in_order
 from lrf_core.exploration.parallel import side_by_side
-from lrf_core.exploration.score import score_layer
+from lrf_core.exploration.score import log_stand_ins, score_layer
 from lrf_core.exploration.shards import Shard, exploring_seconds, layers_of
 from lrf_core.methods import Moments
 from lrf_core.models.load import model_digest
@@ -31,7 +37,6 @@ from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 from lrf_core.progress import work
 from lrf_core.spec import ExploreSpec
-from lrf_core.structure import Samples
 
 _logger = logging.getLogger("lrf")
 
@@ -77,21 +82,42 @@ def explore(
     wanted = layers_of(analysis.eligible(), shard)
     layers = {path: layer for path, layer in walk(model) if path in eligible}
     samples = calibration_samples(data, settings.samples, seed)
-    calibration = calibration_digest(digest, samples_digest(samples), eligible, seed)
+    check_calibration_samples(samples, data.source)
+    drawn = samples_digest(samples)
+    log_stand_ins([r for r in analysis.eligible() if r.name in wanted], settings.similarity)
+    judged_on = feature_maps(model, layers)
     tasks = [
-        _Task(record.model_copy(update={"methods": (name,)}), layers[record.name], address)
+        _Task(
+            record.model_copy(update={"methods": (name,)}),
+            layers[record.name],
+            judged_on[record.name],
+            address,
+        )
         for record in _with_methods(analysis, wanted, settings)
         for name, address in addresses_of(
-            record, layers[record.name], calibration, settings.scoring()
+            record,
+            layers[record.name],
+            calibration_digest(digest, drawn, eligible, seed),
+            settings.scoring(),
         ).items()
     ]
     scores = _cached(tasks, cache)
     missing = [task for task in tasks if task.key not in scores]
-    left = sorted({task.record.name for task in missing}, key=eligible.index)
-    for moments in _calibrated(model, layers, left, samples, settings, seed):
+    left = {task.record.name for task in missing}
+    for moments in calibrated_groups(
+        model,
+        [record for record in analysis.eligible() if record.name in left],
+        samples,
+        eligible=analysis.eligible(),
+        memory_bytes=int(settings.memory_gib * 2**30),
+        batch_size=settings.batch_size,
+        seed=seed,
+        loss=settings.loss,
+        window=similarity.get(settings.similarity).window,
+    ):
         some = [task for task in missing if task.record.name in moments]
         scores.update(_scored(some, moments, settings, cache))
-    return DesignSpace(
+    space = DesignSpace(
         lineage=Lineage(
             inputs={"model": digest, "data": data.digest, "analysis": analysis.digest()},
             settings={
@@ -102,32 +128,19 @@ def explore(
             parent=analysis.digest(),
         ),
         model_digest=digest,
-        calibration_digest=samples_digest(samples),
+        calibration_digest=drawn,
         similarity=settings.similarity,
         layers=wanted,
         eligible=eligible,
         candidates=in_order((c for found in scores.values() for c in found), eligible),
     )
-
-
-def calibration_samples(data: Data, count: int, seed: int) -> Samples:
-    """Seeded training samples, `(count, *input_shape)`. Raises DataError when there are too few."""
-    if data.train.count < count:
-        raise DataError(
-            f"{data.source} has {data.train.count} training samples, explore.samples asks for "
-            f"{count}; lower it or give more data"
+    if space.without_gradient():
+        _logger.warning(
+            "no gradient of the loss reaches %s: sensitivity is off there, the output error stands "
+            "in for it",
+            ", ".join(space.without_gradient()),
         )
-    samples, _ = data.train.sample(count, seed).arrays()
-    return samples
-
-
-def samples_digest(samples: Samples) -> str:
-    """sha256 (hex) of samples, with their shape and dtype."""
-    digest = hashlib.sha256()
-    for values in keras.tree.flatten(samples):
-        digest.update(f"{values.dtype}{values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
+    return space
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,7 @@ class _Task:
 
     record: LayerRecord
     layer: keras.Layer
+    judged_on: FeatureMap
     address: Address
 
     @property
@@ -175,24 +189,6 @@ def _cached(tasks: Sequence[_Task], cache: ScoreCache | None) -> _Scores:
     return scores
 
 
-def _calibrated(
-    model: keras.Model,
-    layers: Mapping[str, keras.Layer],
-    wanted: Sequence[str],
-    samples: Samples,
-    settings: ExploreSpec,
-    seed: int,
-) -> Iterator[dict[str, Moments]]:
-    """Moments of the layers wanted, some layers at a time; no pass at all where none are.
-
-    All eligible layers are watched in any case: which are decides how TensorFlow fuses operations,
-    and so the last bits, and shards and resumed runs must agree on these.
-    """
-    if wanted:
-        moments = collect_moments(model, layers, samples, batch_size=settings.batch_size, seed=seed)
-        yield {name: moments[name] for name in wanted}
-
-
 def _scored(
     tasks: Sequence[_Task],
     moments: Mapping[str, Moments],
@@ -209,6 +205,7 @@ def _scored(
             moments[task.record.name],
             per_mode=settings.ranks_per_mode,
             similarity=settings.similarity,
+            feature_map=task.judged_on,
         )
         if cache:
             cache.keep(task.address, candidates)

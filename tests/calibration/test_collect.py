@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tiny import tiny_arrays, tiny_cnn
 
-from lrf_core.calibration import collect, collect_moments, patches
+from lrf_core.calibration import collect_moments, patches, second_moment
 from lrf_core.errors import DataError
 
 layers = keras.layers
@@ -99,11 +99,28 @@ def test_model_is_left_as_it_was() -> None:
     np.testing.assert_array_equal(model.predict_on_batch(samples), before)
 
 
-def test_wide_layers_keep_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "MAX_FULL_WIDTH", 8)
-    model, (samples, _) = tiny_cnn(), tiny_arrays(32)
-    found = collect_moments(model, {"hidden": model.get_layer("hidden")}, samples)["hidden"]
-    assert found.second.shape == (model.get_layer("hidden").kernel.shape[0],)
+def test_fewer_rows_than_inputs_are_kept_as_the_root() -> None:
+    samples = np.random.default_rng(0).normal(size=(12, 30)).astype(np.float32)
+    inputs = keras.Input((30,))
+    model = keras.Model(inputs, keras.layers.Dense(4, name="dense")(inputs))
+    found = collect_moments(model, {"dense": model.get_layer("dense")}, samples)["dense"]
+    assert found.second.shape == (12, 30)
+    np.testing.assert_allclose(found.full_second(), samples.T @ samples / 12, atol=1e-5)
+
+
+def test_rows_too_wide_for_a_full_matrix_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_moment, "MAX_FULL_WIDTH", 8)
+    monkeypatch.setattr(second_moment, "ROOT_ROWS", 400)
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(20_000, 450)) * np.linspace(0.5, 2, 450)).astype(np.float32)
+    sums = second_moment.SecondMoment(450)
+    for part in np.split(rows, [7, 300, 450, 9_000]):
+        sums.add(part)
+    root = sums.total()
+    assert root.shape == (400, 450)
+    assert sums.rows == 20_000
+    energy = np.einsum("qn,qn->n", root, root).sum() / np.sum(rows**2)
+    assert energy == pytest.approx(1, abs=0.05)
 
 
 def test_inputs_that_are_not_finite() -> None:
@@ -112,3 +129,12 @@ def test_inputs_that_are_not_finite() -> None:
     broken[3] = np.nan
     with pytest.raises(DataError, match="input of layer 'conv0' is not finite"):
         collect_moments(model, {"conv0": model.get_layer("conv0")}, broken)
+
+
+def test_a_layer_that_sees_nothing_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    model, (samples, _) = tiny_cnn(), tiny_arrays(32)
+    model.get_layer("hidden").bias.assign(np.full(32, -1e6))
+    with caplog.at_level("WARNING", "lrf"):
+        found = collect_moments(model, {"answer": model.get_layer("answer")}, samples)["answer"]
+    assert "layer 'answer' sees nothing but zeros on the calibration samples" in caplog.text
+    assert not found.second.any()

@@ -8,6 +8,7 @@ import pytest
 
 from lrf_core.calibration import collect_moments
 from lrf_core.calibration.fisher import likelihoods_of
+from lrf_core.data import Split
 
 layers = keras.layers
 SAMPLES = np.random.default_rng(0).normal(size=(4000, 6)).astype(np.float32)
@@ -42,7 +43,7 @@ def test_a_softmax_map_has_one_class_for_each_position() -> None:
     inputs = model.input
     pixels = layers.Softmax()(model.outputs[0])
     model = keras.Model(inputs, pixels)
-    assert [one.kind for one in likelihoods_of(model, SAMPLES[:16])] == ["classes"]
+    assert [one.kind for one in likelihoods_of(model, Split.of(SAMPLES[:16]))] == ["classes"]
     p = np.asarray(model.predict(SAMPLES, verbose=0), np.float64)
     blocks = [np.diag(p[:, i].mean(axis=0)) - p[:, i].T @ p[:, i] / len(p) for i in range(2)]
     expected = np.block([[blocks[0], np.zeros((2, 2))], [np.zeros((2, 2)), blocks[1]]])
@@ -56,7 +57,7 @@ def test_regression_is_gaussian_and_does_not_depend_on_the_unit() -> None:
         model = model_with(layers.Dense(1, name="answer"))
         kernel = keras.ops.convert_to_numpy(model.get_layer("answer").kernel)
         model.get_layer("answer").kernel.assign(unit * kernel)
-        batch = SAMPLES[:500]
+        batch = SAMPLES[:128]
         deviation = float(np.std(model.predict_on_batch(batch)))
         fishers.append(gradient_at_features(model))
         expected = (unit * kernel) @ (unit * kernel).T / deviation**2
@@ -84,7 +85,7 @@ def test_the_losses_of_several_outputs_are_added() -> None:
 )
 def test_what_an_output_means(output: keras.Layer, kind: str) -> None:
     copy = type(output).from_config(output.get_config())
-    (found,) = likelihoods_of(model_with(copy), SAMPLES[:16])
+    (found,) = likelihoods_of(model_with(copy), Split.of(SAMPLES[:16]))
     assert found.kind == kind
 
 

@@ -179,14 +179,14 @@ def test_moments_give_the_error_that_the_outputs_show(drawn: Drawn) -> None:
     for subject in subjects(drawn.case()):
         sweep = subject.sweep()
         kernel, moments = sweep.kernel, sweep.moments
-        own = kernel.T @ moments.second @ kernel
+        own = kernel.T @ moments.full_second() @ kernel
         for ranks in subject.form.candidate_ranks(4):
             cross, replaced = sweep.output_moments(ranks)
             effective = sweep.effective_kernel(ranks)
             difference = kernel - effective
             np.testing.assert_allclose(
                 own - cross - cross.T + replaced,
-                difference.T @ moments.second @ difference,
+                difference.T @ moments.full_second() @ difference,
                 atol=1e-8 * max(1.0, np.abs(own).max()),
             )
             np.testing.assert_allclose(
