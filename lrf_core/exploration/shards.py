@@ -14,12 +14,12 @@ from lrf_core.errors import SpecError
 # channels. Fitted by `python -m benchmarks.exploring_cost` to layers from 144 x 16 to 2304 x 256
 # (dense: 2048 x 1000), within a factor of 2; CP is most of it wherever it applies.
 _SECONDS = {
-    "tucker": (4.9e-5, 1.35, 0.12),
-    "cp": (6.0e-5, 1.48, 0.42),
-    "tensor_train": (2.2e-5, 1.45, 0.25),
-    "svd": (1.1e-7, 0.84, 1.70),
-    "qr": (1.8e-7, 0.75, 1.67),
-    "t3f": (1.5e-5, 0.95, 0.95),
+    "tucker": (1.1e-4, 1.22, 0.13),
+    "cp": (7.1e-5, 1.49, 0.37),
+    "tensor_train": (5.9e-5, 1.28, 0.28),
+    "svd": (4.4e-7, 0.57, 1.72),
+    "qr": (9.2e-8, 0.56, 1.95),
+    "t3f": (8.6e-4, 0.84, 0.40),
 }
 
 _WRITTEN = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")

