@@ -190,6 +190,7 @@ class Candidate(Record):
         sensitivity: predicted increase of the loss per sample, tr(F D^T S D) / 2 (nats); the
             plain output error where the model gives no gradient.
         note: what a reader should know about the factors ("regularized: ..."); mostly empty.
+        latency_ms: of one sample on one thread, between measured ranks; None where not measured.
     """
 
     layer: str
@@ -201,6 +202,7 @@ class Candidate(Record):
     similarity: float
     sensitivity: float
     note: str = ""
+    latency_ms: float | None = None
 
     @property
     def technique(self) -> str:
@@ -220,6 +222,7 @@ _COLUMNS = pa.schema(
         ("similarity", pa.float64()),
         ("sensitivity", pa.float64()),
         ("note", pa.string()),
+        ("latency_ms", pa.float64()),
     ]
 )
 
@@ -232,6 +235,7 @@ class DesignSpace(Record):
         calibration_digest: of the samples used.
         similarity: the metric in the candidates' `similarity`.
         layers: the layers explored, also those without any candidate.
+        latency_ms: of each layer as it is, one sample on one thread, where it was measured.
     """
 
     file_name: ClassVar[str] = "design_space.parquet"
@@ -242,6 +246,7 @@ class DesignSpace(Record):
     similarity: str
     layers: tuple[str, ...]
     candidates: tuple[Candidate, ...]
+    latency_ms: dict[str, float] = {}
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file (into a folder: under the artifact's own name)."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrf_core import commands_export, progress
+from lrf_core import commands_export, commands_profile, progress
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.options import (
@@ -18,6 +18,7 @@ from lrf_core.options import (
     DropOption,
     EpochsOption,
     JsonOption,
+    LatencyOption,
     MacsOption,
     MethodsOption,
     ModelArgument,
@@ -66,6 +67,7 @@ def compress(
     similarity: SimilarityOption = None,
     methods: MethodsOption = None,
     samples: SamplesOption = None,
+    latency: LatencyOption = None,
     policy: PolicyOption = None,
     epochs: EpochsOption = None,
     to: ToOption = None,
@@ -98,7 +100,7 @@ def compress(
         out=out,
         seed=seed,
         goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
-        explore={"methods": split_names(methods), "samples": samples},
+        explore={"methods": split_names(methods), "samples": samples, "latency": latency},
         decompose={"policy": policy},
         finetune={"epochs": epochs},
         publish={"to": to, "name": name},
@@ -157,6 +159,7 @@ def explore(
     out: OutOption = None,
     samples: SamplesOption = None,
     methods: MethodsOption = None,
+    latency: LatencyOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -168,7 +171,9 @@ def explore(
     Examples:
       lrf explore model.keras --data digits.npz --out out
       lrf explore model.keras --data digits.npz --out out --samples 256
+      lrf explore model.keras --data digits.npz --out out --latency latency.json
     """
+    from lrf_core.latency import measured_first
     from lrf_core.stages import explore as explore_stage
 
     settings = dict[str, Any](
@@ -177,12 +182,13 @@ def explore(
         data=data,
         out=out,
         seed=seed,
-        explore={"samples": samples, "methods": split_names(methods)},
+        explore={"samples": samples, "methods": split_names(methods), "latency": latency},
     )
     asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
     network, inputs = _inputs(asked)
-    space = explore_stage(network, inputs, analysis, settings=asked.explore, seed=asked.seed)
+    wanted = measured_first(asked.explore, network, analysis.eligible(), outputs.latency)
+    space = explore_stage(network, inputs, analysis, settings=wanted, seed=asked.seed)
     space.save(outputs.design_space)
     found = f"{len(space.candidates)} candidates of {len(space.layers)} layers"
     _show(space, as_json, found, outputs.design_space)
@@ -367,6 +373,7 @@ def publish(
 
 
 app.command()(commands_export.export)
+app.command()(commands_profile.profile)
 
 
 def main() -> None:

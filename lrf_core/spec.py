@@ -52,6 +52,11 @@ class ExploreSpec(Section):
     similarity: Literal["nmse", "cosine", "cka"] = "nmse"
     ranks_per_mode: int = Field(16, ge=2, le=256, description="Ranks offered per mode, at most.")
     shards: int = Field(2, ge=1, le=64, description="Parts explored side by side in a pipeline.")
+    latency: str | None = Field(
+        None,
+        description='A latency table that `lrf profile` wrote, or "measure" to measure here first. '
+        "Without it candidates have no latency.",
+    )
 
 
 class DecomposeSpec(Section):

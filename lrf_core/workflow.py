@@ -23,6 +23,7 @@ from lrf_core.artifacts import (
 from lrf_core.artifacts import versions as package_versions
 from lrf_core.data import Data, open_data
 from lrf_core.errors import LrfError, ModelError
+from lrf_core.latency import LatencyTable, measured_first
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outputs, Run, write_lineage
 from lrf_core.report import write_report
@@ -93,18 +94,22 @@ def _explored(
     spec: Spec, model: keras.Model, data: Data, outputs: Outputs, steps: _Steps
 ) -> tuple[Analysis, DesignSpace]:
     settings = {"explore": spec.explore.model_dump(mode="json"), "seed": spec.seed}
+    inventoried = spec.explore.model_dump(mode="json", exclude={"latency"})
     analysis = steps.once(
         "analyze",
-        settings,
+        {"explore": inventoried, "seed": spec.seed},
         lambda: Analysis.load(outputs.analysis),
         lambda: stages.analyze(model, data, settings=spec.explore, seed=spec.seed),
         lambda analysis: analysis.save(outputs.analysis),
     )
+    explored = measured_first(spec.explore, model, analysis.eligible(), outputs.latency)
+    if explored.latency:
+        settings["latency"] = LatencyTable.load(explored.latency).digest()
     space = steps.once(
         "explore",
         settings,
         lambda: DesignSpace.load(outputs.design_space),
-        lambda: stages.explore(model, data, analysis, settings=spec.explore, seed=spec.seed),
+        lambda: stages.explore(model, data, analysis, settings=explored, seed=spec.seed),
         lambda space: space.save(outputs.design_space),
     )
     return analysis, space

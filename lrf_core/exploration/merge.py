@@ -44,5 +44,6 @@ def merged(spaces: Sequence[DesignSpace]) -> DesignSpace:
             ),
             "layers": layers,
             "candidates": tuple(candidate for space in spaces for candidate in space.candidates),
+            "latency_ms": {k: ms for space in spaces for k, ms in space.latency_ms.items()},
         }
     )

@@ -13,6 +13,7 @@ from lrf_core.data import Data
 from lrf_core.errors import ArtifactError, DataError, SpecError
 from lrf_core.exploration.parallel import map_side_by_side
 from lrf_core.exploration.score import score_layer
+from lrf_core.latency import latency_table, with_latencies
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
@@ -36,7 +37,7 @@ def explore(
         shard: index into `analysis.shards`; None explores all.
 
     Raises:
-        ArtifactError: the analysis is of another model.
+        ArtifactError: the analysis or the latency table is of another model.
         DataError: too few or unusable calibration samples.
     """
     settings = settings or ExploreSpec()
@@ -50,6 +51,7 @@ def explore(
     wanted = _layers_of_shard(analysis, shard)
     records = [record for record in analysis.eligible() if record.name in wanted]
     layers = {path: layer for path, layer in walk(model) if path in wanted}
+    latencies = latency_table(settings, model, records, layers)
     samples = calibration_samples(data, settings.samples, seed)
     moments = collect_moments(model, layers, samples, batch_size=settings.batch_size, seed=seed)
 
@@ -63,7 +65,7 @@ def explore(
         )
 
     by_layer = map_side_by_side(scored, records, "Scoring candidates")
-    return DesignSpace(
+    space = DesignSpace(
         lineage=Lineage(
             inputs={"model": digest, "data": data.digest, "analysis": analysis.digest()},
             settings={
@@ -79,6 +81,7 @@ def explore(
         layers=tuple(record.name for record in records),
         candidates=tuple(itertools.chain.from_iterable(by_layer)),
     )
+    return with_latencies(space, records, layers, latencies)
 
 
 def calibration_samples(data: Data, count: int, seed: int) -> Samples:
