@@ -13,7 +13,7 @@ from lrf_core.errors import ExportError
 from lrf_core.export import LitertModel, random_samples, to_litert_with_constants
 from lrf_core.export.interface import samples_by_name
 from lrf_core.latency.table import Point
-from lrf_core.models.latency import Latency, Run, time_in_turns
+from lrf_core.models.latency import Latency, Run, processor_time_in_turns
 
 # Models that are held to be run in turns, at most.
 _BYTES_HELD = 2**30
@@ -43,7 +43,8 @@ def measured(
 ) -> Iterator[dict[tuple[Any, ...], Outcome]]:
     """Measure each subject, as many in turns as memory holds; yields their outcomes by key.
 
-    Equal layers in a row are measured once. Inputs are random, of one sample, and the layers are
+    Equal layers in a row are measured once. What counts is time on the processor, see
+    `models.latency.processor_time_in_turns`; copying inputs and outputs does not. Inputs are random, of one sample, and the layers are
     called once with each; weights are fresh.
 
     Args:
@@ -71,7 +72,7 @@ def _timed(
     waiting: Sequence[tuple[list[tuple[Any, ...]], Run]], repeats: int
 ) -> dict[tuple[Any, ...], Outcome]:
     seconds = _SECONDS_EACH * len(waiting)
-    latencies = time_in_turns([run for _, run in waiting], repeats, seconds)
+    latencies = processor_time_in_turns([run for _, run in waiting], repeats, seconds)
     return {
         key: _point(latency)
         for (keys, _), latency in zip(waiting, latencies, strict=True)

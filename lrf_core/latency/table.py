@@ -47,7 +47,10 @@ def this_runtime() -> str:
 
 
 class Point(Record):
-    """One measurement: milliseconds of one sample, median and 95th percentile of `repeats` runs."""
+    """One measurement: milliseconds of one sample, median and 95th percentile of `repeats` runs.
+
+    Time of the one thread on the processor: what the sample takes where nothing else runs.
+    """
 
     median_ms: float
     p95_ms: float

@@ -20,6 +20,8 @@ _WARM_UP_RUNS = 3
 # Where time is short, each is still timed this often.
 _FEWEST_REPEATS = 5
 
+# Reads a clock, in seconds.
+Clock = Callable[[], float]
 Run = Callable[[], object]
 Array = npt.NDArray[Any]
 
@@ -45,14 +47,20 @@ def time_latency(run: Run, repeats: int) -> Latency:
     return _summary(times_ms)
 
 
-def time_in_turns(runs: Sequence[Run], repeats: int, seconds: float) -> list[Latency]:
+def processor_time_in_turns(runs: Sequence[Run], repeats: int, seconds: float) -> list[Latency]:
     """Time any number of runs in turns after a warm-up of all, without a word of progress.
 
+    What counts is the time of this thread on the processor. For work on one thread that is its
+    latency, less the time in which something else had the processor: on a busy machine that takes
+    longer than the work itself.
+
     Args:
+        runs: each does all its work on the thread that calls it.
         repeats: of each, at most.
         seconds: no more repeats once this has passed and each was run 5 times.
     """
-    return [_summary(times) for times in _times_in_turns(runs, _rounds(repeats, seconds))]
+    rounds = _rounds(repeats, seconds)
+    return [_summary(times) for times in _times_in_turns(runs, rounds, time.thread_time)]
 
 
 def keras_run(model: keras.Model, sample: Samples) -> Run:
@@ -73,16 +81,18 @@ def _rounds(repeats: int, seconds: float) -> Iterator[int]:
         yield done
 
 
-def _times_in_turns(runs: Sequence[Run], rounds: Iterable[int]) -> tuple[list[float], ...]:
+def _times_in_turns(
+    runs: Sequence[Run], rounds: Iterable[int], clock: Clock = time.perf_counter
+) -> tuple[list[float], ...]:
     for run in runs:
         for _ in range(_WARM_UP_RUNS):
             run()
     times_ms: tuple[list[float], ...] = tuple([] for _ in runs)
     for _ in rounds:
         for run, times in zip(runs, times_ms, strict=True):
-            started = time.perf_counter()
+            started = clock()
             run()
-            times.append(1e3 * (time.perf_counter() - started))
+            times.append(1e3 * (clock() - started))
     return times_ms
 
 
