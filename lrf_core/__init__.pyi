@@ -9,6 +9,7 @@ from .artifacts import (
 from .data import Data, Split, open_data
 from .errors import LrfError
 from .export import Closeness, Export, closeness, export_model, open_exported
+from .latency import LatencyTable, profile
 from .models.load import load_model, save_model
 from .spec import (
     DecomposeSpec,
@@ -27,6 +28,7 @@ __all__ = [  # noqa: RUF022
     "load_model",
     "open_data",
     "analyze",
+    "profile",
     "explore",
     "decompose",
     "finetune",
@@ -47,6 +49,7 @@ __all__ = [  # noqa: RUF022
     "Data",
     "Split",
     "Analysis",
+    "LatencyTable",
     "DesignSpace",
     "Plan",
     "FinetuneRecord",
