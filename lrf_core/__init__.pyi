@@ -10,6 +10,7 @@ from .data import Data, Split, open_data
 from .errors import LrfError
 from .exploration.shards import Shard
 from .export import Closeness, Export, closeness, export_model, open_exported
+from .latency import LatencyTable, profile
 from .models.load import load_model, save_model
 from .spec import (
     DecomposeSpec,
@@ -28,6 +29,7 @@ __all__ = [  # noqa: RUF022
     "load_model",
     "open_data",
     "analyze",
+    "profile",
     "explore",
     "decompose",
     "finetune",
@@ -49,6 +51,7 @@ __all__ = [  # noqa: RUF022
     "Split",
     "Analysis",
     "Shard",
+    "LatencyTable",
     "DesignSpace",
     "Plan",
     "FinetuneRecord",

@@ -191,6 +191,7 @@ class Candidate(Record):
             plain output error where the model gives no gradient.
         has_gradient: whether it does, at this layer.
         note: what a reader should know about the factors ("regularized: ..."); mostly empty.
+        latency_ms: of one sample on one thread, between measured ranks; None where not measured.
     """
 
     layer: str
@@ -203,6 +204,7 @@ class Candidate(Record):
     sensitivity: float
     has_gradient: bool = True
     note: str = ""
+    latency_ms: float | None = None
 
     @property
     def technique(self) -> str:
@@ -223,6 +225,7 @@ _COLUMNS = pa.schema(
         ("sensitivity", pa.float64()),
         ("has_gradient", pa.bool_()),
         ("note", pa.string()),
+        ("latency_ms", pa.float64()),
     ]
 )
 
@@ -238,6 +241,7 @@ class DesignSpace(Record):
         eligible: all layers that may be explored, in the order of the model; empty where that is
             not known. A shard has not all of them in `layers`.
         candidates: in the order of the layers; see `exploration.merge.in_order`.
+        latency_ms: of each layer as it is, one sample on one thread, where it was measured.
     """
 
     file_name: ClassVar[str] = "design_space.parquet"
@@ -249,6 +253,7 @@ class DesignSpace(Record):
     layers: tuple[str, ...]
     eligible: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...]
+    latency_ms: dict[str, float] = {}
 
     def without_gradient(self) -> tuple[str, ...]:
         """Layers at which the model gives no gradient: their sensitivity is the output error."""

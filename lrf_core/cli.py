@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrf_core import commands_export, progress
+from lrf_core import commands_export, commands_profile, progress
 from lrf_core.artifacts import Analysis, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.options import (
@@ -20,6 +20,7 @@ from lrf_core.options import (
     DropOption,
     EpochsOption,
     JsonOption,
+    LatencyOption,
     MacsOption,
     MethodsOption,
     ModelArgument,
@@ -72,6 +73,7 @@ def compress(
     similarity: SimilarityOption = None,
     methods: MethodsOption = None,
     samples: SamplesOption = None,
+    latency: LatencyOption = None,
     policy: PolicyOption = None,
     epochs: EpochsOption = None,
     to: ToOption = None,
@@ -111,6 +113,7 @@ def compress(
             "methods": split_names(methods),
             "samples": samples,
             "cache": cache_setting(cache, no_cache),
+            "latency": latency,
         },
         decompose={"policy": policy},
         finetune={"epochs": epochs},
@@ -173,6 +176,7 @@ def explore(
     shard: ShardOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
+    latency: LatencyOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -187,8 +191,10 @@ def explore(
       lrf explore model.keras --data digits.npz --out out
       lrf explore model.keras --data digits.npz --out out --samples 256
       lrf explore model.keras --data digits.npz --out out --shard 1/4 --cache s3://bucket/scores
+      lrf explore model.keras --data digits.npz --out out --latency latency.json
     """
     from lrf_core.exploration.shards import Shard
+    from lrf_core.latency import measured_first
     from lrf_core.stages import explore as explore_stage
 
     part = None if shard is None else Shard.parse(shard)
@@ -203,19 +209,16 @@ def explore(
             "samples": samples,
             "methods": split_names(methods),
             "cache": cache_setting(cache, no_cache),
+            "latency": latency,
         },
     )
     asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
     network, inputs = _inputs(asked)
-    space = explore_stage(
-        network,
-        inputs,
-        analysis,
-        settings=asked.effective_explore(),
-        shard=part,
-        seed=asked.seed,
+    wanted = measured_first(
+        asked.effective_explore(), network, analysis.eligible(), outputs.latency
     )
+    space = explore_stage(network, inputs, analysis, settings=wanted, shard=part, seed=asked.seed)
     written = space.save(outputs.design_space_of(part))
     found = f"{len(space.candidates)} candidates of {len(space.layers)} layers"
     _show(space, as_json, found, written)
@@ -405,6 +408,7 @@ def publish(
 
 
 app.command()(commands_export.export)
+app.command()(commands_profile.profile)
 
 
 def main() -> None:

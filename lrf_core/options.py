@@ -29,6 +29,10 @@ SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.
 MethodsOption = Annotated[
     str | None, typer.Option(help="Comma-separated, e.g. tucker,svd.  [default: all]")
 ]
+LatencyOption = Annotated[
+    str | None,
+    typer.Option(help='A table that `lrf profile` wrote, or "measure" to measure here first.'),
+]
 SamplesOption = Annotated[int | None, typer.Option(help="Calibration samples.  [default: 512]")]
 CacheOption = Annotated[
     str | None,

@@ -34,6 +34,11 @@ class Outputs:
         return self.folder / Analysis.file_name
 
     @property
+    def latency(self) -> Path:
+        """The table of a run that measures latencies itself."""
+        return self.folder / "latency.json"
+
+    @property
     def design_space(self) -> Path:
         return self.folder / DesignSpace.file_name
 

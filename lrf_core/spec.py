@@ -72,6 +72,11 @@ class ExploreSpec(Section):
     )
     ranks_per_mode: int = Field(16, ge=2, le=256, description="Ranks offered per mode, at most.")
     shards: int = Field(2, ge=1, le=64, description="Parts explored side by side in a pipeline.")
+    latency: str | None = Field(
+        None,
+        description='A latency table that `lrf profile` wrote, or "measure" to measure here first. '
+        "Without it candidates have no latency.",
+    )
     cache: str | Literal[False] | None = Field(
         None,
         description="Where scores are kept, so that no layer is scored twice: file:///dir, a path, "
@@ -81,7 +86,7 @@ class ExploreSpec(Section):
 
     def decisive(self) -> dict[str, Any]:
         """What decides the design space: not where scores are kept, nor how work is shared out."""
-        return self.model_dump(mode="json", exclude={"cache", "shards"})
+        return self.model_dump(mode="json", exclude={"cache", "latency", "shards"})
 
     def scoring(self) -> dict[str, Any]:
         """What decides the scores of one layer by one method, given the calibration samples."""

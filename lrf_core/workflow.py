@@ -24,6 +24,7 @@ from lrf_core.artifacts import versions as package_versions
 from lrf_core.data import Data, open_data
 from lrf_core.errors import LrfError, ModelError
 from lrf_core.exploration.cache import open_cache
+from lrf_core.latency import LatencyTable, measured_first
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outputs, Run, write_lineage
 from lrf_core.report import write_report
@@ -97,7 +98,8 @@ def _explored(
     spec: Spec, model: keras.Model, data: Data, outputs: Outputs, steps: _Steps
 ) -> tuple[Analysis, DesignSpace]:
     exploring = spec.effective_explore()
-    settings = {"explore": exploring.model_dump(mode="json", exclude={"cache"}), "seed": spec.seed}
+    inventoried = exploring.model_dump(mode="json", exclude={"cache", "latency"})
+    settings: dict[str, Any] = {"explore": inventoried, "seed": spec.seed}
     analysis = steps.once(
         "analyze",
         settings,
@@ -105,11 +107,14 @@ def _explored(
         lambda: stages.analyze(model, data, settings=exploring, seed=spec.seed),
         lambda analysis: analysis.save(outputs.analysis),
     )
+    explored = measured_first(exploring, model, analysis.eligible(), outputs.latency)
+    if explored.latency:
+        settings = {**settings, "latency": LatencyTable.load(explored.latency).digest()}
     space = steps.once(
         "explore",
         settings,
         lambda: DesignSpace.load(outputs.design_space),
-        lambda: stages.explore(model, data, analysis, settings=exploring, seed=spec.seed),
+        lambda: stages.explore(model, data, analysis, settings=explored, seed=spec.seed),
         lambda space: space.save(outputs.design_space),
     )
     return analysis, space

@@ -67,6 +67,7 @@ def merged(spaces: Sequence[DesignSpace]) -> DesignSpace:
             "lineage": _joined_lineage(spaces, whole) if len(spaces) > 1 else first.lineage,
             "layers": layers,
             "candidates": in_order((c for space in spaces for c in space.candidates), layers),
+            "latency_ms": {k: ms for space in spaces for k, ms in space.latency_ms.items()},
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from lrf_core.errors import DataError, ExportError
 from lrf_core.export.flatbuffer import operations_in_float, operations_with_float_weights
-from lrf_core.export.interface import samples_by_name
+from lrf_core.export.interface import as_called, samples_by_name
 from lrf_core.export.portable import (
     check_no_grouped_conv3d,
     portable,
@@ -22,7 +23,7 @@ from lrf_core.export.portable import (
 )
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
-from lrf_core.export.saved_model import to_saved_model
+from lrf_core.export.saved_model import serving_signature, to_saved_model
 from lrf_core.quiet import native_output_logged
 from lrf_core.structure import Samples
 
@@ -42,6 +43,36 @@ def to_litert(model: keras.Model) -> bytes:
         ModelError: a subclassed model that cannot be followed.
     """
     return _converted(model, lambda converter: None)
+
+
+def to_litert_with_constants(model: keras.Model) -> bytes:
+    """Like `to_litert`, four times as fast for small models; the operations are the same.
+
+    Weights are constants from the start, so that no variables are written, read and frozen. For
+    large models that takes longer instead (400 MiB: twice as long) and more memory.
+
+    Raises:
+        ExportError: LiteRT has no operation for something the model does.
+        ModelError: a subclassed model that cannot be followed.
+    """
+    import tensorflow as tf
+
+    graph = _as_litert_takes_it(model)
+    values = [tf.constant(keras.ops.convert_to_numpy(variable)) for variable in graph.variables]
+
+    def serve(inputs: Any) -> Any:
+        with keras.StatelessScope(list(zip(graph.variables, values, strict=True))):
+            return graph(as_called(graph, inputs), training=False)
+
+    function = tf.function(serve, [serving_signature(graph)], autograph=False)
+    try:
+        with native_output_logged():
+            traced = function.get_concrete_function()
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
+            return bytes(converter.convert())
+    except Exception as error:
+        # Keras and the converter raise many types; the reason is in the text of each.
+        raise _not_expressed(model, error) from error
 
 
 def to_litert_float16(model: keras.Model) -> bytes:
@@ -129,8 +160,7 @@ def _converted(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
     """The flatbuffer by a TFLiteConverter that `configure` has set up."""
     import tensorflow as tf
 
-    graph = with_channels_last_convolutions(portable(model))
-    check_no_grouped_conv3d(graph, "LiteRT")
+    graph = _as_litert_takes_it(model)
     with tempfile.TemporaryDirectory(prefix="lrf-litert-") as folder:
         to_saved_model(graph, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -142,11 +172,21 @@ def _converted(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
                 content = converter.convert()
         except Exception as error:
             # The converter raises many types; the reason is in the text of each.
-            raise ExportError(
-                f"LiteRT cannot express model '{model.name}': {reason(error)}. Replace that "
-                "layer by one that LiteRT has"
-            ) from error
+            raise _not_expressed(model, error) from error
     return bytes(content)
+
+
+def _as_litert_takes_it(model: keras.Model) -> keras.Model:
+    graph = with_channels_last_convolutions(portable(model))
+    check_no_grouped_conv3d(graph, "LiteRT")
+    return graph
+
+
+def _not_expressed(model: keras.Model, error: Exception) -> ExportError:
+    return ExportError(
+        f"LiteRT cannot express model '{model.name}': {reason(error)}. Replace that "
+        "layer by one that LiteRT has"
+    )
 
 
 def _check_calibration(graph: keras.Model, named: Mapping[str, Array]) -> None:
@@ -211,7 +251,33 @@ class LitertModel(ExportedModel):
             raise ExportError(f"LiteRT refuses the model: {reason(error)}") from None
         self.input_names, self.output_names = tuple(self._inputs), tuple(self._outputs)
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Memory of all weights, inputs and results for one sample; LiteRT needs less."""
+        return sum(
+            math.prod(map(int, tensor["shape"])) * np.dtype(tensor["dtype"]).itemsize
+            for tensor in self._interpreter.get_tensor_details()
+        )
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self._feed(inputs)
+        self._invoke()
+        return {
+            name: np.asarray(self._interpreter.get_tensor(tensor["index"]))
+            for name, tensor in self._outputs.items()
+        }
+
+    def ready(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
+        """What runs the model on these inputs again and again, without copying in or out.
+
+        Raises:
+            ExportError: the inputs do not fit; also from the function returned, where an operation
+                fails.
+        """
+        self._feed(inputs)
+        return self._invoke
+
+    def _feed(self, inputs: Mapping[str, Array]) -> None:
         self._check_names(inputs)
         values = {
             name: np.ascontiguousarray(inputs[name], dtype=tensor["dtype"])
@@ -223,13 +289,14 @@ class LitertModel(ExportedModel):
                 self._resize(shapes)
             for name, array in values.items():
                 self._interpreter.set_tensor(self._inputs[name]["index"], array)
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(f"LiteRT cannot run the model: {reason(error)}") from None
+
+    def _invoke(self) -> None:
+        try:
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise ExportError(f"LiteRT cannot run the model: {reason(error)}") from None
-        return {
-            name: np.asarray(self._interpreter.get_tensor(tensor["index"]))
-            for name, tensor in self._outputs.items()
-        }
 
     def activations_not_finite(self) -> list[str]:
         """Names of the inner results of the last run that hold NaN or infinite values.

@@ -28,6 +28,8 @@ from lrf_core.methods.moments import Matrix, SecondMoment
 # needs is more.
 RIDGE = 1e-6
 _RIDGE_OF_SINGLE = 1e-5
+# What the ridge is multiplied by where it was too small.
+_STRONGER = 10.0
 # Steps of conjugate gradients per factor: the sums are only improved, the next sweep goes on.
 _GRADIENT_STEPS = 4
 
@@ -218,7 +220,11 @@ def _solved(gram: Matrix, right: Matrix, ridge: float) -> Matrix:
     rank = len(gram)
     mean = max(float(np.trace(gram)) / rank, 1e-30)
     least = ridge if gram.dtype == np.float64 else max(ridge, _RIDGE_OF_SINGLE)
-    factor = scipy.linalg.cho_factor(gram + np.eye(rank, dtype=gram.dtype) * (least * mean))
+    try:
+        factor = scipy.linalg.cho_factor(gram + np.eye(rank, dtype=gram.dtype) * (least * mean))
+    except scipy.linalg.LinAlgError:
+        # Rounding has left the smallest eigenvalues below zero.
+        return _solved(gram, right, _STRONGER * least)
     return np.asarray(scipy.linalg.cho_solve(factor, right.T).T)
 
 

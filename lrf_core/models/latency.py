@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,11 @@ from lrf_core.progress import track
 from lrf_core.structure import Samples
 
 _WARM_UP_RUNS = 3
+# Where time is short, each is still timed this often.
+_FEWEST_REPEATS = 5
 
+# Reads a clock, in seconds.
+Clock = Callable[[], float]
 Run = Callable[[], object]
 Array = npt.NDArray[Any]
 
@@ -33,14 +37,30 @@ class Latency:
 
 def compare_latency(first: Run, second: Run, repeats: int) -> tuple[Latency, Latency]:
     """Time two runs in turns (first, second, first, second, ...) after a warm-up of both."""
-    first_ms, second_ms = _times_in_turns((first, second), repeats)
+    first_ms, second_ms = _times_in_turns((first, second), track(range(repeats), "Latency"))
     return _summary(first_ms), _summary(second_ms)
 
 
 def time_latency(run: Run, repeats: int) -> Latency:
     """Time one run after a warm-up."""
-    (times_ms,) = _times_in_turns((run,), repeats)
+    (times_ms,) = _times_in_turns((run,), track(range(repeats), "Latency"))
     return _summary(times_ms)
+
+
+def processor_time_in_turns(runs: Sequence[Run], repeats: int, seconds: float) -> list[Latency]:
+    """Time any number of runs in turns after a warm-up of all, without a word of progress.
+
+    What counts is the time of this thread on the processor. For work on one thread that is its
+    latency, less the time in which something else had the processor: on a busy machine that takes
+    longer than the work itself.
+
+    Args:
+        runs: each does all its work on the thread that calls it.
+        repeats: of each, at most.
+        seconds: no more repeats once this has passed and each was run 5 times.
+    """
+    rounds = _rounds(repeats, seconds)
+    return [_summary(times) for times in _times_in_turns(runs, rounds, time.thread_time)]
 
 
 def keras_run(model: keras.Model, sample: Samples) -> Run:
@@ -53,16 +73,26 @@ def litert_run(model: LitertModel | ServedModel, sample: Samples) -> Run:
     return lambda: model.predict(sample)
 
 
-def _times_in_turns(runs: tuple[Run, ...], repeats: int) -> tuple[list[float], ...]:
+def _rounds(repeats: int, seconds: float) -> Iterator[int]:
+    started = time.monotonic()
+    for done in range(repeats):
+        if done >= _FEWEST_REPEATS and time.monotonic() - started > seconds:
+            return
+        yield done
+
+
+def _times_in_turns(
+    runs: Sequence[Run], rounds: Iterable[int], clock: Clock = time.perf_counter
+) -> tuple[list[float], ...]:
     for run in runs:
         for _ in range(_WARM_UP_RUNS):
             run()
     times_ms: tuple[list[float], ...] = tuple([] for _ in runs)
-    for _ in track(range(repeats), "Latency"):
+    for _ in rounds:
         for run, times in zip(runs, times_ms, strict=True):
-            started = time.perf_counter()
+            started = clock()
             run()
-            times.append(1e3 * (time.perf_counter() - started))
+            times.append(1e3 * (clock() - started))
     return times_ms
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
 from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
 from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Verdict
 from lrf_core.report import text
+
+if TYPE_CHECKING:
+    from lrf_core.latency import LatencyTable
 
 
 def inventory_table(analysis: Analysis) -> Table:
@@ -41,6 +47,45 @@ def inventory_table(analysis: Analysis) -> Table:
         params = sum(layer.cost.params for layer in others)
         table.caption = Text(f"and {len(others)} without a kernel ({kinds}): {params:,} parameters")
     return table
+
+
+def latency_table(table: LatencyTable, layers: Collection[str]) -> Table:
+    """What was measured of these layers: as they are, and the range of their chains."""
+    shown = _table(
+        f"{table.machine.described()}, {table.runtime}, one thread",
+        _words("layers"),
+        _words("geometry"),
+        _number("ms"),
+        _number("p95"),
+        _number("chains"),
+        _number("from ms"),
+        _number("to ms"),
+    )
+    for entry in table.geometries:
+        here = [name for name in entry.layers if name in layers]
+        if not here:
+            continue
+        times = [p.median_ms for form in entry.forms for box in form.boxes for p in box.points]
+        _add(
+            shown,
+            ", ".join(here),
+            entry.geometry.described(),
+            f"{entry.own.median_ms:.3f}" if entry.own else "-",
+            f"{entry.own.p95_ms:.3f}" if entry.own else "-",
+            f"{len(times):,}",
+            f"{min(times):.3f}" if times else "-",
+            f"{max(times):.3f}" if times else "-",
+        )
+    shown.caption = "ms: median of one sample of the layer as it is; from, to: of its chains"
+    reasons = [
+        reason
+        for entry in table.geometries
+        for reason in (entry.reason, *(form.reason for form in entry.forms))
+        if reason and set(entry.layers) & set(layers)
+    ]
+    if reasons:
+        shown.caption += f"\n-: {reasons[0]}"
+    return shown
 
 
 def layers_table(plan: Plan, analysis: Analysis) -> Table:

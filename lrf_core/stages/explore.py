@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -31,6 +31,7 @@ from lrf_core.exploration.merge import in_order
 from lrf_core.exploration.parallel import side_by_side
 from lrf_core.exploration.score import log_stand_ins, score_layer
 from lrf_core.exploration.shards import Shard, exploring_seconds, layers_of
+from lrf_core.latency import latency_table, with_latencies
 from lrf_core.methods import Moments
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
@@ -65,7 +66,7 @@ def explore(
             together hold the same candidates as one exploration of all layers.
 
     Raises:
-        ArtifactError: the analysis is of another model.
+        ArtifactError: the analysis or the latency table is of another model.
         DataError: too few or unusable calibration samples.
         StorageError: the cache cannot be read or written.
     """
@@ -81,10 +82,12 @@ def explore(
     eligible = tuple(record.name for record in analysis.eligible())
     wanted = layers_of(analysis.eligible(), shard)
     layers = {path: layer for path, layer in walk(model) if path in eligible}
+    records = [record for record in analysis.eligible() if record.name in wanted]
+    latencies = latency_table(settings, model, records, layers)
     samples = calibration_samples(data, settings.samples, seed)
     check_calibration_samples(samples, data.source)
     drawn = samples_digest(samples)
-    log_stand_ins([r for r in analysis.eligible() if r.name in wanted], settings.similarity)
+    log_stand_ins(records, settings.similarity)
     judged_on = feature_maps(model, layers)
     tasks = [
         _Task(
@@ -93,7 +96,7 @@ def explore(
             judged_on[record.name],
             address,
         )
-        for record in _with_methods(analysis, wanted, settings)
+        for record in _with_methods(records, settings)
         for name, address in addresses_of(
             record,
             layers[record.name],
@@ -106,7 +109,7 @@ def explore(
     left = {task.record.name for task in missing}
     for moments in calibrated_groups(
         model,
-        [record for record in analysis.eligible() if record.name in left],
+        [record for record in records if record.name in left],
         samples,
         eligible=analysis.eligible(),
         memory_bytes=int(settings.memory_gib * 2**30),
@@ -140,7 +143,7 @@ def explore(
             "in for it",
             ", ".join(space.without_gradient()),
         )
-    return space
+    return with_latencies(space, records, layers, latencies)
 
 
 @dataclass(frozen=True)
@@ -157,14 +160,11 @@ class _Task:
         return self.record.name, self.address.method
 
 
-def _with_methods(
-    analysis: Analysis, wanted: Collection[str], settings: ExploreSpec
-) -> Iterator[LayerRecord]:
-    """The layers wanted, with those of their methods that the settings name."""
-    for record in analysis.eligible():
-        if record.name in wanted:
-            methods = tuple(name for name in record.methods if name in settings.methods)
-            yield record.model_copy(update={"methods": methods})
+def _with_methods(records: Sequence[LayerRecord], settings: ExploreSpec) -> Iterator[LayerRecord]:
+    """The layers, with those of their methods that the settings name."""
+    for record in records:
+        methods = tuple(name for name in record.methods if name in settings.methods)
+        yield record.model_copy(update={"methods": methods})
 
 
 def _cached(tasks: Sequence[_Task], cache: ScoreCache | None) -> _Scores:
