@@ -129,6 +129,7 @@ class LayerRecord(Record):
         fixed_sizes: whether the model takes samples of one size only.
         bias: whether the layer adds a bias to its kernel's products.
         share: of the model's parameters.
+        itemsize: bytes of one parameter as it is stored.
         methods: the factorizations that apply; empty when not eligible.
         reason: why the layer stays as it is; empty when eligible.
     """
@@ -141,6 +142,7 @@ class LayerRecord(Record):
     bias: bool = False
     cost: Cost
     share: float
+    itemsize: int = 4
     methods: tuple[str, ...] = ()
     reason: str = ""
 
@@ -190,6 +192,7 @@ class Candidate(Record):
         sensitivity: predicted increase of the loss per sample, tr(F D^T S D) / 2 (nats); the
             plain output error where the model gives no gradient.
         note: what a reader should know about the factors ("regularized: ..."); mostly empty.
+        latency_ms: of one sample on one thread, between measured ranks; None where not measured.
     """
 
     layer: str
@@ -201,6 +204,7 @@ class Candidate(Record):
     similarity: float
     sensitivity: float
     note: str = ""
+    latency_ms: float | None = None
 
     @property
     def technique(self) -> str:
@@ -220,6 +224,7 @@ _COLUMNS = pa.schema(
         ("similarity", pa.float64()),
         ("sensitivity", pa.float64()),
         ("note", pa.string()),
+        ("latency_ms", pa.float64()),
     ]
 )
 
@@ -232,6 +237,7 @@ class DesignSpace(Record):
         calibration_digest: of the samples used.
         similarity: the metric in the candidates' `similarity`.
         layers: the layers explored, also those without any candidate.
+        latency_ms: of each layer as it is, one sample on one thread, where it was measured.
     """
 
     file_name: ClassVar[str] = "design_space.parquet"
@@ -242,6 +248,7 @@ class DesignSpace(Record):
     similarity: str
     layers: tuple[str, ...]
     candidates: tuple[Candidate, ...]
+    latency_ms: dict[str, float] = {}
 
     def save(self, path: str | Path) -> Path:
         """Write one Parquet file (into a folder: under the artifact's own name)."""
@@ -297,6 +304,10 @@ class Plan(Artifact):
 
     Attributes:
         before, after: of the whole model; `after` is exact, not an estimate.
+        minimized: the quantity that the policy minimised; empty where it minimises none.
+        limits: what the whole model may have at most, by the name of the quantity.
+        totals_before, totals_after: of every quantity that is known, of the whole model; of
+            `latency` (milliseconds) and losses of the explored layers.
         predicted_loss: summed sensitivity of the choices.
         predicted_drop: accuracy points before fine-tuning measured on the calibration
             samples; None unless the goal was an accuracy drop.
@@ -309,6 +320,10 @@ class Plan(Artifact):
     choices: tuple[Choice, ...]
     before: Cost
     after: Cost
+    minimized: str = ""
+    limits: dict[str, float] = {}
+    totals_before: dict[str, float] = {}
+    totals_after: dict[str, float] = {}
     predicted_loss: float
     predicted_drop: float | None = None
 

@@ -14,12 +14,20 @@ from lrf_core import commands_export, progress
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.options import (
+    BytesOption,
     DataOption,
     DropOption,
     EpochsOption,
     JsonOption,
+    LatencyOption,
     MacsOption,
+    MaxBytesOption,
+    MaxLatencyOption,
+    MaxLossOption,
+    MaxMacsOption,
+    MaxParamsOption,
     MethodsOption,
+    MinimizeOption,
     ModelArgument,
     NameOption,
     OutOption,
@@ -63,10 +71,18 @@ def compress(
     max_accuracy_drop: DropOption = None,
     params_reduction: ParamsOption = None,
     macs_reduction: MacsOption = None,
+    bytes_reduction: BytesOption = None,
+    latency_reduction: LatencyOption = None,
+    max_params: MaxParamsOption = None,
+    max_macs: MaxMacsOption = None,
+    max_weight_bytes: MaxBytesOption = None,
+    max_latency_ms: MaxLatencyOption = None,
+    max_predicted_loss: MaxLossOption = None,
     similarity: SimilarityOption = None,
     methods: MethodsOption = None,
     samples: SamplesOption = None,
     policy: PolicyOption = None,
+    minimize: MinimizeOption = None,
     epochs: EpochsOption = None,
     to: ToOption = None,
     name: NameOption = None,
@@ -97,9 +113,21 @@ def compress(
         data=data,
         out=out,
         seed=seed,
-        goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
+        goal=goal_settings(
+            max_accuracy_drop,
+            params_reduction,
+            macs_reduction,
+            similarity,
+            bytes_reduction=bytes_reduction,
+            latency_reduction=latency_reduction,
+            max_params=max_params,
+            max_macs=max_macs,
+            max_weight_bytes=max_weight_bytes,
+            max_latency_ms=max_latency_ms,
+            max_predicted_loss=max_predicted_loss,
+        ),
         explore={"methods": split_names(methods), "samples": samples},
-        decompose={"policy": policy},
+        decompose={"policy": policy, "minimize": minimize},
         finetune={"epochs": epochs},
         publish={"to": to, "name": name},
     )
@@ -198,8 +226,16 @@ def decompose(
     max_accuracy_drop: DropOption = None,
     params_reduction: ParamsOption = None,
     macs_reduction: MacsOption = None,
+    bytes_reduction: BytesOption = None,
+    latency_reduction: LatencyOption = None,
+    max_params: MaxParamsOption = None,
+    max_macs: MaxMacsOption = None,
+    max_weight_bytes: MaxBytesOption = None,
+    max_latency_ms: MaxLatencyOption = None,
+    max_predicted_loss: MaxLossOption = None,
     similarity: SimilarityOption = None,
     policy: PolicyOption = None,
+    minimize: MinimizeOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -211,6 +247,8 @@ def decompose(
     Examples:
       lrf decompose model.keras --data digits.npz --out out --params-reduction 0.5
       lrf decompose model.keras --data digits.npz --out out --similarity 0.95 --policy threshold
+      lrf decompose model.keras --data digits.npz --max-weight-bytes 200000 --max-macs 3000000
+      lrf decompose model.keras --data digits.npz --max-predicted-loss 0.02 --minimize macs
     """
     from lrf_core.models.load import save_model
     from lrf_core.report.tables import layers_table
@@ -222,8 +260,20 @@ def decompose(
         data=data,
         out=out,
         seed=seed,
-        goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
-        decompose={"policy": policy},
+        goal=goal_settings(
+            max_accuracy_drop,
+            params_reduction,
+            macs_reduction,
+            similarity,
+            bytes_reduction=bytes_reduction,
+            latency_reduction=latency_reduction,
+            max_params=max_params,
+            max_macs=max_macs,
+            max_weight_bytes=max_weight_bytes,
+            max_latency_ms=max_latency_ms,
+            max_predicted_loss=max_predicted_loss,
+        ),
+        decompose={"policy": policy, "minimize": minimize},
     )
     asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
