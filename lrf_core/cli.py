@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrf_core import commands_export, progress
+from lrf_core import commands_export, commands_frontier, progress
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.options import (
@@ -417,6 +417,7 @@ def publish(
 
 
 app.command()(commands_export.export)
+app.command()(commands_frontier.frontier)
 
 
 def main() -> None:

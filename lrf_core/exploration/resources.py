@@ -245,6 +245,9 @@ def _front(amounts: Vector) -> Indices:
     """
     order = np.lexsort(amounts[::-1])
     ordered = np.ascontiguousarray(amounts[:, order])
+    if len(ordered) == 2:  # the usual case, without the loop
+        least = np.minimum.accumulate(ordered[1])
+        return np.asarray(order[np.append(True, ordered[1, 1:] < least[:-1])])
     front = []
     left = np.arange(len(order))
     while len(left):
