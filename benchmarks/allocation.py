@@ -3,7 +3,8 @@
 Two tables. First the time of the knapsack on made-up design spaces of 100 layers with 1,000
 candidates each, under mixes of limits. Then, with a model and images, ResNet-20 on CIFAR-10: test
 accuracy without fine-tuning where the knapsack, a greedy choice and one similarity threshold
-keep the same share of the parameters of the 3x3 convolutions, Tucker, CP and Tensor-Train competing.
+keep the same share of the parameters of the 3x3 convolutions, for which Tucker, CP and Tensor-Train
+compete.
 The greedy choice takes, again and again, the step that costs the least loss per parameter
 saved; it is handed to the same code for building the model.
 

@@ -97,12 +97,8 @@ def _least_undominated(
     while True:
         reach = _nth_least(regret, size)
         core = np.flatnonzero(regret <= reach)
-        found = _best_of_core(
-            excess[core] / max(reach, 1e-9 * float(excess.max())),
-            amounts[:, core],
-            limits,
-            owner[core],
-        )
+        unit = max(reach, 1e-9 * float(excess.max()))
+        found = _best_of_core(excess[core] / unit, amounts[:, core], limits, owner[core])
         if len(core) == len(cost):
             return None if found is None else core[found]
         if found is not None:
@@ -112,7 +108,7 @@ def _least_undominated(
                 return core[found]
             size = min(needed, 2 * len(core))
         else:
-            size = 4 * len(core)
+            size = 2 * len(core)
 
 
 def _nth_least(values: Vector, count: int) -> float:

@@ -6,10 +6,9 @@ A new quantity that plans can be limited by is one entry of `QUANTITIES` and its
 from __future__ import annotations
 
 import itertools
-import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,59 +37,50 @@ class Quantity:
     Attributes:
         title: what it is called in tables.
         of_layer: what a layer spends as it is; None where that is not known.
-        of_candidate: what a candidate spends in place of its layer; None where that is not known.
+        of_candidate: what a candidate spends in place of its layer, in `unit_of` its layer; None
+            where that is not known. (Design spaces are large: `attrgetter` is fast.)
         ceiling: the goal's setting that limits the total; "" if there is none.
         reduction: the goal's setting for the share to remove; "" if there is none.
         whole: whether amounts are whole numbers.
+        unit_of: what one of a candidate's units is, by its layer.
     """
 
     title: str
     of_layer: Callable[[Layer], float | None]
-    of_candidate: Callable[[Candidate, Layer], float | None]
+    of_candidate: Callable[[Candidate], float | None]
     ceiling: str = ""
     reduction: str = ""
     whole: bool = False
+    unit_of: Callable[[Layer], float] = lambda layer: 1.0
 
+
+_params, _macs = attrgetter("cost.params"), attrgetter("cost.macs")
 
 QUANTITIES: Mapping[str, Quantity] = {
     "params": Quantity(
-        "parameters",
-        lambda layer: layer.cost.params,
-        lambda candidate, layer: candidate.cost.params,
-        "max_params",
-        "params_reduction",
-        whole=True,
+        "parameters", _params, _params, "max_params", "params_reduction", whole=True
     ),
-    "macs": Quantity(
-        "MACs",
-        lambda layer: layer.cost.macs,
-        lambda candidate, layer: candidate.cost.macs,
-        "max_macs",
-        "macs_reduction",
-        whole=True,
-    ),
+    "macs": Quantity("MACs", _macs, _macs, "max_macs", "macs_reduction", whole=True),
     "bytes": Quantity(
         "weight bytes",
         lambda layer: layer.cost.params * layer.itemsize,
-        lambda candidate, layer: candidate.cost.params * layer.itemsize,
+        _params,
         "max_weight_bytes",
         "bytes_reduction",
         whole=True,
+        unit_of=attrgetter("itemsize"),
     ),
     "latency": Quantity(
         "latency, ms",
-        lambda layer: layer.latency_ms,
-        lambda candidate, layer: candidate.latency_ms,
+        attrgetter("latency_ms"),
+        attrgetter("latency_ms"),
         "max_latency_ms",
         "latency_reduction",
     ),
     "sensitivity": Quantity(
-        "predicted loss",
-        lambda layer: 0.0,
-        lambda candidate, layer: candidate.sensitivity,
-        "max_predicted_loss",
+        "predicted loss", lambda layer: 0.0, attrgetter("sensitivity"), "max_predicted_loss"
     ),
-    "error": Quantity("summed error", lambda layer: 0.0, lambda candidate, layer: candidate.error),
+    "error": Quantity("summed error", lambda layer: 0.0, attrgetter("error")),
 }
 
 
@@ -181,20 +171,11 @@ def options_of(
         weight_bytes: of the whole model before; None counts what was not explored as float32.
     """
     place = {layer.name: index for index, layer in enumerate(layers)}
-    ordered = sorted(candidates, key=operator.attrgetter("method", "form", "ranks"))
+    ordered = sorted(candidates, key=attrgetter("method", "form", "ranks"))
     owners = [place[candidate.layer] for candidate in ordered]
     owner = np.concatenate([np.arange(len(layers)), np.array(owners, dtype=np.int64)])
     amounts = {
-        name: _vector(
-            [
-                *map(quantity.of_layer, layers),
-                *(
-                    quantity.of_candidate(candidate, layers[index])
-                    for candidate, index in zip(ordered, owners, strict=True)
-                ),
-            ]
-        )
-        for name, quantity in QUANTITIES.items()
+        name: _column(quantity, layers, ordered, owner) for name, quantity in QUANTITIES.items()
     }
     stays = np.arange(len(owner)) < len(layers)
     ties = ("macs", "params", "error", "sensitivity")
@@ -257,8 +238,14 @@ def _front(amounts: Vector) -> Indices:
     return np.asarray(order[np.array(front)])
 
 
-def _vector(values: Sequence[float | None]) -> Vector:
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+def _column(
+    quantity: Quantity, layers: Sequence[Layer], candidates: Sequence[Candidate], owner: Indices
+) -> Vector:
+    """What layers, then candidates, spend; NaN where that is not known."""
+    units = np.array([quantity.unit_of(layer) for layer in layers], dtype=np.float64)
+    spent = np.array(list(map(quantity.of_candidate, candidates)), dtype=np.float64)
+    as_they_are = np.array([quantity.of_layer(layer) for layer in layers], dtype=np.float64)
+    return np.concatenate([as_they_are, spent * units[owner[len(layers) :]]])
 
 
 def _unknown(name: str) -> str:
