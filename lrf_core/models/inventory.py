@@ -108,7 +108,7 @@ def _shrinks(form: Form) -> bool:
 
 
 def _itemsize(layer: keras.Layer) -> int:
-    return int(keras.ops.convert_to_numpy(keras.ops.zeros((), layer.weights[0].dtype)).itemsize)
+    return int(keras.ops.convert_to_numpy(keras.ops.zeros((1,), layer.weights[0].dtype)).itemsize)
 
 
 def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
