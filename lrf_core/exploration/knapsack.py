@@ -106,7 +106,7 @@ def _least_undominated(
             needed = int((regret <= distance).sum())
             if needed <= len(core):
                 return core[found]
-            size = min(needed, 2 * len(core))
+            size = min(needed, 4 * len(core))
         else:
             size = 2 * len(core)
 
