@@ -36,11 +36,11 @@ from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import Candidate, Cost, LayerRecord  # noqa: E402
 from lrf_core.calibration import collect_moments  # noqa: E402
 from lrf_core.exploration.allocate import (  # noqa: E402
-    Budget,
-    options_by_layer,
-    threshold_for_budget,
+    threshold,
+    thresholds_within,
     total_after,
 )
+from lrf_core.exploration.resources import layers_of, options_of  # noqa: E402
 from lrf_core.exploration.similarity import nmse  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of  # noqa: E402
@@ -174,12 +174,13 @@ def baseline(
                     sensitivity=1 - similarity,
                 )
             )
-    options = options_by_layer(candidates, {n: r.cost for n, r in records.items()})
     convs, total = sum(r.cost.params for r in records.values()), analysis.baseline.cost
+    options = options_of(candidates, layers_of(records.values()), total)
     results = []
     for share in kept:
-        budget = Budget(params=total.params - convs * (1 - share))
-        choices = threshold_for_budget(options, total, budget)
+        limits = {"params": total.params - convs * (1 - share)}
+        highest = thresholds_within(options, limits)[0]
+        choices = options.choices(threshold(options, highest))
         copy = splice(model, {})
         for path, layer in walk(copy):
             chosen = next((c.candidate for c in choices if c.layer == path), None)

@@ -38,8 +38,9 @@ from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import Candidate, Cost, LayerRecord  # noqa: E402
 from lrf_core.calibration import collect_moments  # noqa: E402
 from lrf_core.errors import GoalError  # noqa: E402
-from lrf_core.exploration import allocate  # noqa: E402
+from lrf_core.exploration.allocate import knapsack  # noqa: E402
 from lrf_core.exploration.parallel import map_side_by_side  # noqa: E402
+from lrf_core.exploration.resources import layers_of, options_of, undominated  # noqa: E402
 from lrf_core.export import LitertModel, to_litert  # noqa: E402
 from lrf_core.methods import Form, Moments  # noqa: E402
 from lrf_core.methods.base import Matrix  # noqa: E402
@@ -53,7 +54,7 @@ _logger = logging.getLogger("lrf")
 METHODS = ("tucker", "cp", "tensor_train")
 SIZE = 224
 BATCH = 4
-LOSSES = {"error": allocate.error, "sensitivity": allocate.sensitivity}
+LOSSES = ("error", "sensitivity")
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,10 @@ def fits_of(
             for form in methods.get(name).forms(geometry_of(record))
             for fit in fits_of_form(record, form, kernel, moments, arguments)
         }
-        (options,) = allocate.options_by_layer(
-            fits, {record.name: record.cost}, LOSSES[arguments.minimize]
-        )
-        kept += [fits[candidate] for candidate in options.candidates]
+        options = options_of(fits, layers_of([record]), record.cost)
+        amounts = options.amounts_of(["params", "macs", arguments.minimize])
+        best = (options.candidates[at] for at in undominated(amounts, options.owner))
+        kept += [fits[candidate] for candidate in best if candidate]
     return kept
 
 
@@ -207,7 +208,7 @@ def compared(
         entered = [fit for fit in fitted if fit.candidate.method in competing]
         for kept in arguments.kept:
             try:
-                chosen = allocated(trunk, entered, kept, LOSSES[arguments.minimize])
+                chosen = allocated(trunk, entered, kept, arguments.minimize)
             except GoalError as error:
                 _logger.warning("%s at %s is left out: %s", name, kept, error)
                 continue
@@ -219,15 +220,12 @@ def compared(
     return rows
 
 
-def allocated(
-    trunk: Trunk, fitted: Sequence[Fitted], kept: float, loss: allocate.Loss
-) -> list[Fitted]:
+def allocated(trunk: Trunk, fitted: Sequence[Fitted], kept: float, loss: str) -> list[Fitted]:
     """One fit for each layer that is replaced, within the budget. Raises GoalError."""
     fits = {fit.candidate: fit for fit in fitted}
-    before = {name: record.cost for name, record in trunk.records.items()}
-    options = allocate.options_by_layer(fits, before, loss)
-    budget = allocate.Budget(params=kept * trunk.cost.params)
-    choices = allocate.knapsack(options, trunk.cost, budget, loss)
+    options = options_of(fits, layers_of(trunk.records.values()), trunk.cost)
+    rows = knapsack(options, {"params": kept * trunk.cost.params}, loss)
+    choices = options.choices(rows)
     return [fits[choice.candidate] for choice in choices if choice.candidate]
 
 

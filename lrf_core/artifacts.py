@@ -129,6 +129,7 @@ class LayerRecord(Record):
         fixed_sizes: whether the model takes samples of one size only.
         bias: whether the layer adds a bias to its kernel's products.
         share: of the model's parameters.
+        itemsize: bytes of one parameter as it is stored.
         methods: the factorizations that apply; empty when not eligible.
         reason: why the layer stays as it is; empty when eligible.
     """
@@ -141,6 +142,7 @@ class LayerRecord(Record):
     bias: bool = False
     cost: Cost
     share: float
+    itemsize: int = 4
     methods: tuple[str, ...] = ()
     reason: str = ""
 
@@ -314,6 +316,10 @@ class Plan(Artifact):
 
     Attributes:
         before, after: of the whole model; `after` is exact, not an estimate.
+        minimized: the quantity that the policy minimised; empty where it minimises none.
+        limits: what the whole model may have at most, by the name of the quantity.
+        totals_before, totals_after: of every quantity that is known, of the whole model; of
+            `latency` (milliseconds) and losses of the explored layers.
         predicted_loss: summed sensitivity of the choices.
         predicted_drop: accuracy points before fine-tuning measured on the calibration
             samples; None unless the goal was an accuracy drop.
@@ -326,6 +332,10 @@ class Plan(Artifact):
     choices: tuple[Choice, ...]
     before: Cost
     after: Cost
+    minimized: str = ""
+    limits: dict[str, float] = {}
+    totals_before: dict[str, float] = {}
+    totals_after: dict[str, float] = {}
     predicted_loss: float
     predicted_drop: float | None = None
 

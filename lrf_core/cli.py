@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrf_core import commands_export, commands_profile, progress
+from lrf_core import commands_export, commands_frontier, commands_profile, progress
 from lrf_core.artifacts import Analysis, FinetuneRecord, Plan, Verdict
 from lrf_core.errors import EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.options import (
+    BytesOption,
     CacheOption,
     DataOption,
     DropOption,
     EpochsOption,
     JsonOption,
     LatencyOption,
+    LatencyReductionOption,
     MacsOption,
+    MaxBytesOption,
+    MaxLatencyOption,
+    MaxLossOption,
+    MaxMacsOption,
+    MaxParamsOption,
     MethodsOption,
+    MinimizeOption,
     ModelArgument,
     NameOption,
     NoCacheOption,
@@ -70,11 +78,19 @@ def compress(
     max_accuracy_drop: DropOption = None,
     params_reduction: ParamsOption = None,
     macs_reduction: MacsOption = None,
+    bytes_reduction: BytesOption = None,
+    latency_reduction: LatencyReductionOption = None,
+    max_params: MaxParamsOption = None,
+    max_macs: MaxMacsOption = None,
+    max_weight_bytes: MaxBytesOption = None,
+    max_latency_ms: MaxLatencyOption = None,
+    max_predicted_loss: MaxLossOption = None,
     similarity: SimilarityOption = None,
     methods: MethodsOption = None,
     samples: SamplesOption = None,
     latency: LatencyOption = None,
     policy: PolicyOption = None,
+    minimize: MinimizeOption = None,
     epochs: EpochsOption = None,
     to: ToOption = None,
     name: NameOption = None,
@@ -108,14 +124,26 @@ def compress(
         data=data,
         out=out,
         seed=seed,
-        goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
+        goal=goal_settings(
+            max_accuracy_drop,
+            params_reduction,
+            macs_reduction,
+            similarity,
+            bytes_reduction=bytes_reduction,
+            latency_reduction=latency_reduction,
+            max_params=max_params,
+            max_macs=max_macs,
+            max_weight_bytes=max_weight_bytes,
+            max_latency_ms=max_latency_ms,
+            max_predicted_loss=max_predicted_loss,
+        ),
         explore={
             "methods": split_names(methods),
             "samples": samples,
             "cache": cache_setting(cache, no_cache),
             "latency": latency,
         },
-        decompose={"policy": policy},
+        decompose={"policy": policy, "minimize": minimize},
         finetune={"epochs": epochs},
         publish={"to": to, "name": name},
     )
@@ -234,9 +262,17 @@ def decompose(
     max_accuracy_drop: DropOption = None,
     params_reduction: ParamsOption = None,
     macs_reduction: MacsOption = None,
+    bytes_reduction: BytesOption = None,
+    latency_reduction: LatencyReductionOption = None,
+    max_params: MaxParamsOption = None,
+    max_macs: MaxMacsOption = None,
+    max_weight_bytes: MaxBytesOption = None,
+    max_latency_ms: MaxLatencyOption = None,
+    max_predicted_loss: MaxLossOption = None,
     similarity: SimilarityOption = None,
     policy: PolicyOption = None,
     space: SpacesOption = None,
+    minimize: MinimizeOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -250,6 +286,8 @@ def decompose(
       lrf decompose model.keras --data digits.npz --out out --params-reduction 0.5
       lrf decompose model.keras --data digits.npz --out out --similarity 0.95 --policy threshold
       lrf decompose --spec spec.yaml --space a/design_space.parquet --space b/design_space.parquet
+      lrf decompose model.keras --data digits.npz --max-weight-bytes 200000 --max-macs 3000000
+      lrf decompose model.keras --data digits.npz --max-predicted-loss 0.02 --minimize macs
     """
     from lrf_core.exploration.merge import read_design_space
     from lrf_core.models.load import save_model
@@ -262,8 +300,20 @@ def decompose(
         data=data,
         out=out,
         seed=seed,
-        goal=goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
-        decompose={"policy": policy},
+        goal=goal_settings(
+            max_accuracy_drop,
+            params_reduction,
+            macs_reduction,
+            similarity,
+            bytes_reduction=bytes_reduction,
+            latency_reduction=latency_reduction,
+            max_params=max_params,
+            max_macs=max_macs,
+            max_weight_bytes=max_weight_bytes,
+            max_latency_ms=max_latency_ms,
+            max_predicted_loss=max_predicted_loss,
+        ),
+        decompose={"policy": policy, "minimize": minimize},
     )
     asked, outputs = _asked(spec, settings)
     analysis = Analysis.load(outputs.analysis)
@@ -409,6 +459,7 @@ def publish(
 
 app.command()(commands_export.export)
 app.command()(commands_profile.profile)
+app.command()(commands_frontier.frontier)
 
 
 def main() -> None:

@@ -64,10 +64,32 @@ ParamsOption = Annotated[
 MacsOption = Annotated[
     float | None, typer.Option(help="Share of the multiply-adds to remove, e.g. 0.4.")
 ]
+BytesOption = Annotated[
+    float | None, typer.Option(help="Share of the weight bytes to remove, e.g. 0.5.")
+]
+LatencyReductionOption = Annotated[
+    float | None, typer.Option(help="Share of the explored layers' latency to remove, e.g. 0.3.")
+]
+MaxParamsOption = Annotated[int | None, typer.Option(help="Parameters of the whole model.")]
+MaxMacsOption = Annotated[int | None, typer.Option(help="Multiply-adds of the whole model.")]
+MaxBytesOption = Annotated[int | None, typer.Option(help="Weight bytes of the whole model.")]
+MaxLatencyOption = Annotated[
+    float | None, typer.Option(help="Latency of the explored layers, ms a sample.")
+]
+MaxLossOption = Annotated[
+    float | None, typer.Option(help="Summed predicted loss (nats), before fine-tuning.")
+]
+MinimizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="error or sensitivity (the predicted loss); params, macs, bytes or latency where the "
+        "loss is limited.  [default: error if fine-tuning follows, else sensitivity]"
+    ),
+]
 SimilarityOption = Annotated[
     float | None, typer.Option(help="Least similarity of every feature map, e.g. 0.95.")
 ]
-PolicyOption = Annotated[str | None, typer.Option(help="knapsack or threshold.")]
+PolicyOption = Annotated[str | None, typer.Option(help="knapsack, threshold or vbmf.")]
 EpochsOption = Annotated[
     int | None, typer.Option(help="Epochs of fine-tuning; 0 skips it.  [default: 3]")
 ]
@@ -94,9 +116,15 @@ def goal_settings(
     params_reduction: float | None,
     macs_reduction: float | None,
     similarity: float | None,
+    **limits: float | None,
 ) -> dict[str, Any]:
-    """The `goal` of a spec; what was not given is None and overrides nothing."""
+    """The `goal` of a spec; what was not given is None and overrides nothing.
+
+    Args:
+        limits: the other settings of the goal, by their names.
+    """
     return {
+        **limits,
         "max_accuracy_drop": max_accuracy_drop,
         "params_reduction": params_reduction,
         "macs_reduction": macs_reduction,

@@ -75,6 +75,11 @@ class Outputs:
         return self.folder / REPORT_FILE
 
     @property
+    def frontier(self) -> Path:
+        """The drawing of `lrf frontier`."""
+        return self.folder / "frontier.svg"
+
+    @property
     def lineage(self) -> Path:
         return self.folder / LINEAGE_FILE
 

@@ -1,4 +1,4 @@
-"""Keep what C++ code writes to standard error out of what a person reads."""
+"""Keep what C++ code writes to standard output and error out of what people and scripts read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ _logger = logging.getLogger("lrf")
 
 
 @contextmanager
-def native_output_logged() -> Iterator[None]:
-    """Send what is written to standard error meanwhile to the log (debug).
+def native_output_logged(descriptor: int = 2) -> Iterator[None]:
+    """Send what is written to standard error (or output: 1) meanwhile to the log (debug).
 
-    TensorFlow, its converter and LiteRT write there whatever any Python logger says.
+    TensorFlow, its converter and LiteRT write to standard error whatever any Python logger says,
+    HiGHS now and then to standard output.
     """
-    sys.stderr.flush()
-    terminal = os.dup(2)
+    stream = sys.stdout if descriptor == 1 else sys.stderr
+    stream.flush()
+    terminal = os.dup(descriptor)
     with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
+        os.dup2(caught.fileno(), descriptor)
         try:
             yield
         finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
+            stream.flush()
+            os.dup2(terminal, descriptor)
             os.close(terminal)
             caught.seek(0)
             for line in caught.read().decode(errors="replace").splitlines():

@@ -14,6 +14,18 @@ from lrf_core.exploration import similarity
 from lrf_core.named_function import PATTERN
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Minimized = Literal["error", "sensitivity", "params", "macs", "bytes", "latency"]
+
+_COSTS = {
+    "params_reduction",
+    "macs_reduction",
+    "bytes_reduction",
+    "latency_reduction",
+    "max_params",
+    "max_macs",
+    "max_weight_bytes",
+    "max_latency_ms",
+}
 
 
 class Section(BaseModel):
@@ -23,7 +35,12 @@ class Section(BaseModel):
 
 
 class Goal(Section):
-    """What the plan must reach. With nothing set, `max_accuracy_drop` is 1 point."""
+    """What the plan must reach: every limit that is set. With nothing set, `max_accuracy_drop` is 1
+    point.
+
+    Parameters, multiply-adds and bytes are of the whole model, latencies summed over the explored
+    layers.
+    """
 
     max_accuracy_drop: float | None = Field(
         None, ge=0.0, le=100.0, description="Accuracy that may be lost after fine-tuning, points."
@@ -34,9 +51,41 @@ class Goal(Section):
     macs_reduction: Share | None = Field(
         None, description="Share of the whole model's multiply-adds to remove, at least."
     )
+    bytes_reduction: Share | None = Field(
+        None, description="Share of the whole model's weight bytes to remove, at least."
+    )
+    latency_reduction: Share | None = Field(
+        None, description="Share of the explored layers' latency to remove, at least."
+    )
+    max_params: int | None = Field(None, ge=1, description="Parameters of the whole model.")
+    max_macs: int | None = Field(None, ge=1, description="Multiply-adds of one sample.")
+    max_weight_bytes: int | None = Field(None, ge=1, description="Bytes of all weights.")
+    max_latency_ms: float | None = Field(
+        None, gt=0.0, description="Summed latency of the explored layers, milliseconds a sample."
+    )
+    max_predicted_loss: float | None = Field(
+        None, ge=0.0, description="Summed sensitivity, the predicted loss (nats), no fine-tuning."
+    )
     similarity: float | None = Field(
         None, ge=0.0, le=1.0, description="Least similarity of every layer's feature map."
     )
+
+    def limits_costs(self) -> bool:
+        """Whether it limits anything but losses."""
+        return self.model_dump(include=_COSTS) != dict.fromkeys(_COSTS)
+
+    def limits_losses(self) -> bool:
+        """Whether it limits how much worse the model may get, by any measure."""
+        losses = (self.max_accuracy_drop, self.max_predicted_loss, self.similarity)
+        return any(limit is not None for limit in losses)
+
+    def minimized(self, loss: Minimized) -> Minimized:
+        """What to minimise where that is not set: `loss`, or the parameters if nothing else would
+        make the model smaller."""
+        asks_for_accuracy = self.max_accuracy_drop is not None
+        if self.limits_losses() and not self.limits_costs() and not asks_for_accuracy:
+            return "params"
+        return loss
 
 
 class ExploreSpec(Section):
@@ -105,12 +154,18 @@ class ExploreSpec(Section):
 class DecomposeSpec(Section):
     """How one candidate per layer is chosen."""
 
-    policy: Literal["knapsack", "threshold"] = "knapsack"
-    minimize: Literal["error", "sensitivity"] | None = Field(
+    policy: Literal["knapsack", "threshold", "vbmf"] = Field(
+        "knapsack",
+        description="knapsack: exactly the best plan. threshold: the same least similarity for "
+        "every layer. vbmf: Tucker and SVD ranks by variational Bayes, whatever the goal; limits "
+        "are only checked.",
+    )
+    minimize: Minimized | None = Field(
         None,
         description="What the knapsack minimises over the layers: relative feature-map error (best "
-        "before fine-tuning), or sensitivity, the predicted loss (best as the model stands). "
-        "Default: error if fine-tuning follows, else sensitivity.",
+        "before fine-tuning), or sensitivity, the predicted loss (best as the model stands), or "
+        "params, macs, bytes or latency where the goal limits the loss. Default: params if the "
+        "goal limits the loss alone; else error if fine-tuning follows, else sensitivity.",
     )
     refit: bool = Field(
         True,
@@ -150,7 +205,7 @@ class GateSpec(Section):
     )
     min_params_reduction: Share | None = Field(None, description="Default: the goal's.")
     min_macs_reduction: Share | None = Field(None, description="Default: the goal's.")
-    max_weight_bytes: int | None = Field(None, ge=1)
+    max_weight_bytes: int | None = Field(None, ge=1, description="Default: the goal's.")
     max_keras_latency_ratio: float | None = Field(None, gt=0.0)
     max_litert_latency_ratio: float | None = Field(None, gt=0.0)
     max_samples: int | None = Field(None, ge=1, description="Judge on at most this many samples.")
@@ -203,7 +258,8 @@ class Spec(Section):
         asked = self.decompose
         return asked.model_copy(
             update={
-                "minimize": asked.minimize or ("error" if trained else "sensitivity"),
+                "minimize": asked.minimize
+                or self.effective_goal().minimized("error" if trained else "sensitivity"),
                 "expected_recovery": asked.expected_recovery if trained else 0.0,
             }
         )
@@ -218,11 +274,13 @@ class Spec(Section):
         )
         params = gate.min_params_reduction
         macs = gate.min_macs_reduction
+        size = gate.max_weight_bytes
         return gate.model_copy(
             update={
                 "max_accuracy_drop": drop,
                 "min_params_reduction": params if params is not None else goal.params_reduction,
                 "min_macs_reduction": macs if macs is not None else goal.macs_reduction,
+                "max_weight_bytes": size if size is not None else goal.max_weight_bytes,
             }
         )
 

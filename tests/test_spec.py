@@ -24,7 +24,11 @@ MINIMAL = {"model": "m.keras", "data": "d.npz"}
         ({"data": "d.npz"}, "setting 'model' is required"),
         ({**MINIMAL, "goal": {"params_reduction": 1.0}}, "less than 1, got 1.0"),
         ({**MINIMAL, "finetune": {"epochs": "many"}}, "finetune.epochs"),
-        ({**MINIMAL, "decompose": {"policy": "greedy"}}, "'knapsack' or 'threshold'"),
+        ({**MINIMAL, "decompose": {"policy": "greedy"}}, "'knapsack', 'threshold' or 'vbmf'"),
+        ({**MINIMAL, "decompose": {"minimize": "size"}}, "'error', 'sensitivity', 'params'"),
+        ({**MINIMAL, "goal": {"max_params": 0}}, "greater than or equal to 1"),
+        ({**MINIMAL, "goal": {"max_latency_ms": 0}}, "greater than 0"),
+        ({**MINIMAL, "goal": {"latency_reduction": -0.1}}, "greater than or equal to 0"),
         ({**MINIMAL, "explore": {"samples": 2}}, "greater than or equal to 8"),
     ],
 )
@@ -63,6 +67,8 @@ def test_gate_takes_over_the_goal() -> None:
     spec = make_spec({**MINIMAL, "goal": {"max_accuracy_drop": 0.5, "params_reduction": 0.6}})
     gate = spec.effective_gate()
     assert (gate.max_accuracy_drop, gate.min_params_reduction) == (0.5, 0.6)
+    sized = make_spec({**MINIMAL, "goal": {"max_weight_bytes": 1000}}).effective_gate()
+    assert sized.max_weight_bytes == 1000
     stricter = make_spec(
         {**MINIMAL, "goal": {"max_accuracy_drop": 0.5}, "gate": {"max_accuracy_drop": 0.1}}
     )
@@ -82,6 +88,10 @@ def test_a_plan_is_made_for_what_follows() -> None:
     trained = make_spec(MINIMAL).effective_decompose()
     assert trained.expected_recovery > 0
     assert trained.minimize == "error"
+    for limit in ({"max_predicted_loss": 0.1}, {"similarity": 0.9}):
+        assert make_spec({**MINIMAL, "goal": limit}).effective_decompose().minimize == "params"
+        both = make_spec({**MINIMAL, "goal": {**limit, "max_macs": 9}})
+        assert both.effective_decompose().minimize == "error"
     asked = make_spec({**MINIMAL, "decompose": {"minimize": "sensitivity"}})
     assert asked.effective_decompose().minimize == "sensitivity"
 

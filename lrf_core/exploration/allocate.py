@@ -1,164 +1,99 @@
-"""Choose one candidate per layer: exactly under global budgets, or by the paper's threshold."""
+"""Choose one option per layer within limits: exactly, or by the paper's threshold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-import scipy.sparse
-from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
-from lrf_core.artifacts import Candidate, Choice, Cost
+from lrf_core.artifacts import Choice, Cost
 from lrf_core.errors import GoalError
+from lrf_core.exploration.knapsack import least, nearest, within
+from lrf_core.exploration.resources import QUANTITIES, Indices, Options, Quantity, Vector
+from lrf_core.spec import Goal
 
-# What a choice minimises: the sum of this over the layers.
-Loss = Callable[[Candidate], float]
-
-
-def sensitivity(candidate: Candidate) -> float:
-    """Predicted increase of the loss, as the model stands."""
-    return candidate.sensitivity
+# What the whole model may spend at most, by the name of the quantity.
+Limits = Mapping[str, float]
 
 
-def error(candidate: Candidate) -> float:
-    """Relative error of the layer's output."""
-    return candidate.error
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the whole model may cost at most; None where it does not matter."""
-
-    params: float | None = None
-    macs: float | None = None
-
-
-@dataclass(frozen=True)
-class LayerOptions:
-    """What may happen to one layer: stay as it is, or become one of the candidates."""
-
-    layer: str
-    before: Cost
-    candidates: tuple[Candidate, ...]
-
-
-def options_by_layer(
-    candidates: Iterable[Candidate], before: Mapping[str, Cost], loss: Loss = sensitivity
-) -> list[LayerOptions]:
-    """Group candidates; layers without any stay in the list with no option but to stay.
-
-    Args:
-        loss: what will be minimised; candidates that others beat by it are dropped.
-    """
-    ordered = sorted(candidates, key=lambda candidate: candidate.layer)
-    grouped = {layer: tuple(group) for layer, group in groupby(ordered, lambda c: c.layer)}
-    return [
-        LayerOptions(layer, cost, _undominated(grouped.get(layer, ()), loss))
-        for layer, cost in before.items()
-    ]
-
-
-def _undominated(candidates: Sequence[Candidate], loss: Loss) -> tuple[Candidate, ...]:
-    """Drop what another candidate beats or equals in parameters, MACs and loss."""
-    kept: list[Candidate] = []
-    ordered = sorted(candidates, key=lambda c: (c.cost.params, c.cost.macs, loss(c), c.ranks))
-    for candidate in ordered:
-        beaten = any(
-            other.cost.macs <= candidate.cost.macs and loss(other) <= loss(candidate)
-            for other in kept
-        )
-        if not beaten:
-            kept.append(candidate)
-    return tuple(kept)
-
-
-def knapsack(
-    options: Sequence[LayerOptions], total: Cost, budget: Budget, loss: Loss = sensitivity
-) -> tuple[Choice, ...]:
-    """The choice with the least summed loss within the budget, exactly (HiGHS).
-
-    A multiple-choice knapsack, solved as a mixed-integer linear program.
-
-    Args:
-        total: cost of the whole model before, with the layers that have no options.
+def limits_of(goal: Goal, options: Options) -> dict[str, float]:
+    """The goal as limits on totals; a ceiling and a share of one quantity are both kept.
 
     Raises:
-        GoalError: no choice fits the budget.
+        GoalError: a quantity is limited that is not known of every candidate.
     """
-    choices = [
-        Choice(layer=option.layer, before=option.before, candidate=candidate)
-        for option in options
-        for candidate in (None, *option.candidates)
-    ]
-    owner = np.repeat(np.arange(len(options)), [1 + len(option.candidates) for option in options])
-    losses = np.array([loss(c.candidate) if c.candidate else 0.0 for c in choices])
-    saved = {
-        "params": _numbers(choice.before.params - choice.after().params for choice in choices),
-        "macs": _numbers(choice.before.macs - choice.after().macs for choice in choices),
-    }
-    wholes = {"params": (total.params, budget.params), "macs": (total.macs, budget.macs)}
-    constraints = [LinearConstraint(_one_per_layer(owner, len(options)), 1, 1)]
-    for name, (whole, limit) in wholes.items():
-        if limit is None:
+    limits: dict[str, float] = {}
+    for name, quantity in QUANTITIES.items():
+        ceiling, reduction = _asked(goal, quantity)
+        if ceiling is None and reduction is None:
             continue
-        needed = whole - limit
-        _check_reachable(name, owner, saved[name], whole, needed)
-        # In units of the whole, so that the solver's tolerances mean the same for any model.
-        constraints.append(LinearConstraint(saved[name][None, :] / whole, needed / whole, np.inf))
-    solution = milp(
-        losses / max(float(losses.max(initial=0.0)), 1e-300),
-        constraints=constraints,
-        integrality=np.ones(len(choices)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 1e-4, "time_limit": 30.0},
-    )
-    if solution.x is None:
-        raise GoalError(
-            "no plan meets both the params and the macs goal at once; lower one of them"
-        )
-    return tuple(choices[index] for index in np.flatnonzero(solution.x > 0.5))
+        options.amounts_of([name])
+        share = math.inf if reduction is None else options.before(name) * (1 - reduction)
+        limits[name] = min(math.inf if ceiling is None else float(ceiling), share)
+    return limits
 
 
-def threshold(options: Sequence[LayerOptions], similarity: float) -> tuple[Choice, ...]:
+def knapsack(options: Options, limits: Limits, minimize: str) -> Indices:
+    """The rows, one per layer, with the least total of a quantity within all limits, exactly.
+
+    Raises:
+        GoalError: no plan is within the limits; the message gives the nearest that can be reached.
+    """
+    cost = options.amounts_of([minimize])[0]
+    amounts, own = _of_layers(options, limits)
+    rows = least(cost, amounts, own, options.owner)
+    if rows is None:
+        raise GoalError(_out_of_reach(options, limits))
+    return rows
+
+
+def threshold(options: Options, similarity: float) -> Indices:
     """The policy of arXiv 2510.00062: per layer, the candidate with the fewest parameters whose
     similarity reaches the threshold; a layer where none does stays as it is."""
-    choices = []
-    for option in options:
-        near = [c for c in option.candidates if c.similarity >= similarity]
-        best = min(near, key=lambda c: (c.cost.params, -c.similarity), default=None)
-        choices.append(Choice(layer=option.layer, before=option.before, candidate=best))
-    return tuple(choices)
+    return _smallest(options, _similarities(options) >= similarity)
 
 
-def threshold_for_budget(
-    options: Sequence[LayerOptions], total: Cost, budget: Budget
-) -> tuple[Choice, ...]:
-    """The highest similarity threshold whose choice fits the budget.
+def thresholds_within(options: Options, limits: Limits) -> list[float]:
+    """The similarity thresholds whose plans are within the limits, from the highest.
+
+    As the threshold falls, a layer changes only where a candidate has fewer parameters than all
+    more similar ones; between these levels nothing happens. Infinity stands for no change at all.
 
     Raises:
-        GoalError: not even the lowest threshold fits.
+        GoalError: no threshold meets the limits.
     """
-    levels = sorted({c.similarity for option in options for c in option.candidates})
-    low, high = 0, len(levels) - 1
-    best: tuple[Choice, ...] | None = None
-    while low <= high:
-        middle = (low + high) // 2
-        choices = threshold(options, levels[middle])
-        after = total_after(choices, total)
-        if _fits(after, budget):
-            best, low = choices, middle + 1
-        else:
-            high = middle - 1
-    if best is None:
-        smallest = total_after(threshold(options, 0.0), total)
+    amounts, own = _of_layers(options, limits)
+    rows, levels, steps = _falling(options, amounts)
+    totals = amounts[:, options.stays()].sum(axis=1)[:, None] + steps.cumsum(axis=1)
+    # Where several layers change at one level, only the last of these steps is a plan.
+    is_plan = np.append(np.diff(levels) != 0, True)
+    fitting = [
+        float(level)
+        for level, total in zip(levels[is_plan], totals[:, is_plan].T, strict=True)
+        if within(total, own)
+    ]
+    if not fitting:
         raise GoalError(
-            "no similarity threshold meets the goal: the smallest plan has "
-            f"{_shares(smallest, total)}; lower the goal or use the knapsack policy"
+            f"no similarity threshold meets the goal ({_words(options, limits, rows)} at the "
+            "lowest); lower the goal or use the knapsack policy"
         )
-    return best
+    return fitting
+
+
+def check_limits(options: Options, limits: Limits, rows: Indices, policy: str) -> None:
+    """Raises GoalError where a plan that was made whatever the limits exceeds one."""
+    exceeded = {
+        name: limit
+        for name, limit in limits.items()
+        if not within(np.array([options.total(name, rows)]), np.array([limit]))
+    }
+    if exceeded:
+        raise GoalError(
+            f"policy {policy} chooses ranks whatever the goal, and its plan has "
+            f"{_words(options, exceeded, rows)}; lower the goal or use the knapsack policy"
+        )
 
 
 def total_after(choices: Iterable[Choice], total: Cost) -> Cost:
@@ -176,36 +111,121 @@ def predicted_loss(choices: Iterable[Choice]) -> float:
     return sum(choice.candidate.sensitivity for choice in choices if choice.candidate)
 
 
-def _fits(cost: Cost, budget: Budget) -> bool:
-    return (budget.params is None or cost.params <= budget.params) and (
-        budget.macs is None or cost.macs <= budget.macs
-    )
+def _asked(goal: Goal, quantity: Quantity) -> tuple[Any, Any]:
+    ceiling = getattr(goal, quantity.ceiling) if quantity.ceiling else None
+    return ceiling, getattr(goal, quantity.reduction) if quantity.reduction else None
 
 
-def _shares(cost: Cost, total: Cost) -> str:
-    return (
-        f"{1 - cost.params / total.params:.1%} fewer parameters and "
-        f"{1 - cost.macs / max(total.macs, 1):.1%} fewer multiply-adds"
-    )
+def _of_layers(options: Options, limits: Limits) -> tuple[Vector, Vector]:
+    """What each row spends of what is limited, and how much of it the layers may spend in all."""
+    rest = np.array([options.rest[name] for name in limits])
+    return options.amounts_of(tuple(limits)), np.array(list(limits.values())) - rest
 
 
-def _numbers(values: Iterable[int]) -> NDArray[np.float64]:
-    return np.fromiter(values, np.float64)
+def _similarities(options: Options) -> Vector:
+    """Of each row; infinite where the layer stays."""
+    return np.array([c.similarity if c else math.inf for c in options.candidates])
 
 
-def _one_per_layer(owner: NDArray[np.int64], layers: int) -> scipy.sparse.csr_matrix:
-    count = len(owner)
-    return scipy.sparse.csr_matrix((np.ones(count), (owner, np.arange(count))), (layers, count))
+def _smallest(options: Options, allowed: np.ndarray) -> Indices:
+    """Of each layer the allowed row with the fewest parameters, of equals the most similar.
+
+    A layer stays only where no candidate is allowed.
+    """
+    similarity, params = _similarities(options), options.amounts["params"]
+    is_candidate = np.isfinite(similarity)
+    rows = np.flatnonzero(allowed)
+    order = np.lexsort((-similarity[rows], params[rows], ~is_candidate[rows], options.owner[rows]))
+    ordered = rows[order]
+    return ordered[np.flatnonzero(np.diff(options.owner[ordered], prepend=-1))]
 
 
-def _check_reachable(
-    name: str, owner: NDArray[np.int64], saved: NDArray[np.float64], whole: float, needed: float
-) -> None:
-    most = sum(saved[owner == layer].max(initial=0.0) for layer in np.unique(owner))
-    if most < needed:
-        setting = f"{name}_reduction"
-        raise GoalError(
-            f"{setting} {needed / whole:.3f} cannot be reached: the smallest plan reaches "
-            f"{np.floor(most / whole * 1000) / 1000:.3f}; ask for that or less, allow more layers "
-            "or more methods"
+def _falling(options: Options, amounts: Vector) -> tuple[Indices, Vector, Vector]:
+    """What happens while the threshold falls from infinity to the lowest similarity there is.
+
+    Returns:
+        The rows at the lowest threshold; the levels at which a layer changes, falling, the first
+        infinite; and how the amounts change at each, `(quantities, levels)`.
+    """
+    similarity, params = _similarities(options), options.amounts["params"]
+    stays = options.stays()
+    levels, steps = [math.inf], [np.zeros(len(amounts))]
+    last = stays.copy()
+    for row in np.lexsort((params, -similarity, options.owner)):
+        layer = options.owner[row]
+        now = last[layer]
+        if row == now or (now != stays[layer] and params[row] >= params[now]):
+            continue
+        levels.append(similarity[row])
+        steps.append(amounts[:, row] - amounts[:, now])
+        last[layer] = row
+    falling = np.argsort(-np.array(levels), kind="stable")
+    return last, np.array(levels)[falling], np.array(steps).T[:, falling]
+
+
+def _out_of_reach(options: Options, limits: Limits) -> str:
+    """Which limits cannot be reached alone, and what can be reached of all together."""
+    amounts, own = _of_layers(options, limits)
+    smallest = np.array([options.total(name, _least_of(options, name)) for name in limits])
+    alone = {
+        name: (limit, low)
+        for (name, limit), low in zip(limits.items(), smallest, strict=True)
+        if not within(np.array([low]), np.array([limit]))
+    }
+    if alone:
+        problems = "; ".join(
+            f"{_setting(options, name, limit)} cannot be reached: the smallest plan reaches "
+            f"{_reached(options, name, low)}"
+            for name, (limit, low) in alone.items()
         )
+        together = ""
+        if len(limits) > 1:
+            together = f" (all limits at once: {_nearest_words(options, limits, amounts, own)})"
+        return f"{problems}{together}; ask for that or less, allow more layers or more methods"
+    asked = " and ".join(_setting(options, name, limit) for name, limit in limits.items())
+    return (
+        f"no plan meets {asked} at once, though each alone can be met; the nearest has "
+        f"{_nearest_words(options, limits, amounts, own)}; ask for that or less"
+    )
+
+
+def _least_of(options: Options, name: str) -> Indices:
+    return knapsack(options, {}, name)
+
+
+def _nearest_words(options: Options, limits: Limits, amounts: Vector, own: Vector) -> str:
+    """The plan with the least excess, in shares of what the model or the largest plan spends."""
+    largest = np.array([amounts[i].max() for i in range(len(own))]) * len(options.layers)
+    before = np.array([options.before(name) for name in limits])
+    scales = np.where(before > 0, before, np.maximum(largest, 1e-300))
+    return _words(options, limits, nearest(amounts, own, scales, options.owner))
+
+
+def _words(options: Options, limits: Limits, rows: Indices) -> str:
+    return ", ".join(_reached(options, name, options.total(name, rows)) for name in limits)
+
+
+def _setting(options: Options, name: str, limit: float) -> str:
+    """The limit in the words of the goal, as a share removed where that is possible."""
+    quantity, before = QUANTITIES[name], options.before(name)
+    if quantity.reduction and before > 0 and limit < before:
+        return f"{quantity.reduction} {1 - limit / before:.3f}"
+    return f"{quantity.ceiling} {limit:.6g}"
+
+
+def _reached(options: Options, name: str, total: float) -> str:
+    """A total in the words of the goal, rounded so that it can be asked for as it stands."""
+    quantity, before = QUANTITIES[name], options.before(name)
+    ceiling = f"{math.ceil(total)}" if quantity.whole else f"{_rounded_up(total):.6g}"
+    if quantity.reduction and before > 0:
+        share = math.floor((1 - total / before) * 1000 + 1e-9) / 1000
+        return f"{quantity.reduction} {share:.3f} ({quantity.ceiling} {ceiling})"
+    return f"{quantity.ceiling} {ceiling}"
+
+
+def _rounded_up(value: float) -> float:
+    """To five digits, so that six print it exactly."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 4)
+    return math.ceil(value / step * (1 - 1e-12)) * step

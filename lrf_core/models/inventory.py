@@ -82,6 +82,7 @@ def _record(
         bias=bool(getattr(layer, "use_bias", False)),
         cost=Cost(params=params, macs=macs),
         share=params / total,
+        itemsize=_itemsize(layer),
         reason=why_it_stays(layer, calls[path]),
     )
 
@@ -104,6 +105,10 @@ def _shrinks(form: Form) -> bool:
     """Whether the smallest ranks on offer have fewer parameters than the layer."""
     smallest = form.candidate_ranks(_RANKS_TRIED)[0]
     return form.cost(smallest).params < form.geometry.cost.params
+
+
+def _itemsize(layer: keras.Layer) -> int:
+    return int(keras.ops.convert_to_numpy(keras.ops.zeros((1,), layer.weights[0].dtype)).itemsize)
 
 
 def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:

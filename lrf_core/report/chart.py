@@ -1,4 +1,4 @@
-"""Geometry of the learning curve: points and ticks in pixels, drawn as SVG by the template."""
+"""Geometry of charts: points and ticks in pixels, drawn as SVG by the template `chart.svg.j2`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lrf_core.artifacts import FinetuneRecord
 
 WIDTH, HEIGHT = 440, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 14, 40
+_MOST_TICKS = 10
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Dot:
-    """One epoch: where (pixels) and what it says when pointed at."""
+    """One point of a curve: where (pixels) and what it says when pointed at."""
 
     x: float
     y: float
@@ -43,17 +44,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart over epochs.
+    """Curves over one axis.
 
     Attributes:
-        best_x: of the epoch whose weights were kept, pixels.
+        best_x: of the epoch whose weights were kept, pixels; None where nothing is to be marked.
     """
 
     title: str
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    best_x: float
+    best_x: float | None = None
+    x_title: str = "epoch"
     width: int = WIDTH
     height: int = HEIGHT
     left: int = _LEFT
@@ -83,6 +85,53 @@ def learning_curve(record: FinetuneRecord) -> tuple[Chart, ...]:
                 "held out": ("held-out", [point.validation_loss for point in record.curve]),
             },
         ),
+    )
+
+
+def frontier_chart(title: str, x_title: str, points: Sequence[tuple[float, float, str]]) -> Chart:
+    """A falling curve, its heights by powers of ten where they span more than two.
+
+    Args:
+        points: along the axis, height, and what it says when pointed at. Heights that are not
+            positive have no place among powers of ten and are left out there.
+    """
+    heights = [height for _, height, _ in points if height > 0]
+    logarithmic = bool(heights) and max(heights) > 100 * min(heights)
+    drawn = [point for point in points if point[1] > 0 or not logarithmic]
+    across = _round_marks(min(x for x, _, _ in drawn), max(x for x, _, _ in drawn))
+    low, high = min(y for _, y, _ in drawn), max(y for _, y, _ in drawn)
+    powers = (
+        range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) if logarithmic else ()
+    )
+    up: list[float] = [float(power) for power in powers] or _round_marks(low, high)
+    every = math.ceil(len(up) / _MOST_TICKS)
+    width, height, top = 640, 400, 36
+    right, bottom = width - _RIGHT, height - _BOTTOM
+
+    def x(value: float) -> float:
+        share = (value - across[0]) / (across[-1] - across[0])
+        return round(_LEFT + share * (right - _LEFT), 1)
+
+    def y(value: float) -> float:
+        return round(top + (up[-1] - value) / (up[-1] - up[0]) * (bottom - top), 1)
+
+    dots = tuple(
+        Dot(x(at), y(math.log10(value) if logarithmic else value), label)
+        for at, value, label in drawn
+    )
+    return Chart(
+        title=title,
+        lines=(Line("frontier", "frontier", dots),),
+        x_ticks=tuple(Tick(x(mark), f"{mark:.6g}") for mark in across),
+        y_ticks=tuple(
+            Tick(y(mark), f"{10**mark if logarithmic else mark:.3g}") for mark in up[::-every]
+        ),
+        x_title=x_title,
+        width=width,
+        height=height,
+        right=right,
+        top=top,
+        bottom=bottom,
     )
 
 

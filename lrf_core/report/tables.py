@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -10,10 +10,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Verdict
+from lrf_core.exploration.frontier import FrontierPoint
+from lrf_core.exploration.resources import QUANTITIES
 from lrf_core.report import text
 
 if TYPE_CHECKING:
     from lrf_core.latency import LatencyTable
+_LOSSES = frozenset({"sensitivity", "error"})
 
 
 def inventory_table(analysis: Analysis) -> Table:
@@ -119,7 +122,36 @@ def layers_table(plan: Plan, analysis: Analysis) -> Table:
     before, after = plan.before.params, plan.after.params
     table.add_section()
     _add(table, "whole model", *4 * ("",), f"{before:,}", f"{after:,}", text.kept(before, after))
-    table.caption = "before, after, kept: parameters"
+    table.caption = _plain(f"before, after, kept: parameters{_predicted(plan)}")
+    return table
+
+
+def frontier_table(
+    model: str, against: str, minimize: str, points: Sequence[FrontierPoint]
+) -> Table:
+    """The best plan at every size: what it keeps of one cost, all totals, layers replaced."""
+    shown = [
+        name for name in QUANTITIES if name in points[0].totals and name not in _LOSSES - {minimize}
+    ]
+    table = _table(
+        f"{model}: least {QUANTITIES[minimize].title} by {QUANTITIES[against].title}",
+        _number("kept"),
+        *(_number(QUANTITIES[name].title) for name in shown),
+        _number("layers"),
+    )
+    for point in points:
+        _add(
+            table,
+            f"{point.kept:.1%}",
+            *(
+                f"{point.totals[name]:,.0f}"
+                if QUANTITIES[name].whole
+                else f"{point.totals[name]:.4g}"
+                for name in shown
+            ),
+            str(len(point.replaced)),
+        )
+    table.caption = f"kept: of the {QUANTITIES[against].title}; layers: how many are replaced"
     return table
 
 
@@ -175,6 +207,16 @@ def checks_table(verdict: Verdict) -> Table:
             _plain(check.name), _answer(check), *map(_plain, (measured, check.limit, check.note))
         )
     return table
+
+
+def _predicted(plan: Plan) -> str:
+    """Totals of the plan beside parameters, for its caption."""
+    found = [
+        f"{title} {plan.totals_before[name]:,.5g} > {plan.totals_after[name]:,.5g}"
+        for name, title in (("latency", "latency of these layers, ms:"), ("bytes", "weight bytes:"))
+        if name in plan.totals_after
+    ]
+    return "".join(f"; {words}" for words in (*found, f"predicted loss: {plan.predicted_loss:.4g}"))
 
 
 def _answer(check: Check) -> Text:

@@ -16,9 +16,11 @@ from lrf_core.exploration.choose import Choices, choose
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.merge import check_whole, merged
 from lrf_core.exploration.refit import refit_in_order
+from lrf_core.exploration.resources import layers_of, options_of
+from lrf_core.exploration.vbmf import layer_ranks
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
-from lrf_core.models.load import model_digest
+from lrf_core.models.load import model_digest, weight_bytes
 from lrf_core.models.measure import accuracy
 from lrf_core.models.splice import check_same_answers
 from lrf_core.models.trace import walk
@@ -42,8 +44,9 @@ def decompose(
 ) -> tuple[Plan, keras.Model]:
     """Choose a plan for the goal and carry it out.
 
-    A goal of `max_accuracy_drop` alone is met by trying plans along the frontier on training
-    samples. Together with other goals, those decide, and the gate judges the drop.
+    All limits of the goal hold together. A `max_accuracy_drop` without a limit on costs, or with a
+    cost to minimise, is met by trying plans along the frontier on training samples; beside limits
+    on costs those decide, and the gate judges the drop.
 
     Args:
         spaces: the shards of one exploration of this model with this data and seed.
@@ -68,14 +71,16 @@ def decompose(
     few = samples.read(np.arange(min(CHECKED_SAMPLES, samples.count)))
     factorizer = _factorizer(model, space, explored, samples, sample_shape(few), seed)
     before = model_cost(model, sample_shape(few))
-    choices, drop = choose(
-        space.candidates,
-        {name: record.cost for name, record in factorizer.records.items()},
-        before,
+    records = factorizer.records
+    layers = layers_of(records.values(), space.latency_ms)
+    chosen_plan = choose(
+        options_of(space.candidates, layers, before, weight_bytes(model)),
         goal,
         settings,
         _drop_on_training_samples(factorizer, model, data, seed),
+        lambda path: layer_ranks(factorizer.kernel(path), records[path].kernel_shape),
     )
+    choices, options = chosen_plan.choices, chosen_plan.options
     replaced = [choice.candidate for choice in choices if choice.candidate]
     if settings.refit:
         in_memory, _ = samples.arrays()
@@ -108,8 +113,12 @@ def decompose(
         choices=choices,
         before=before,
         after=after,
+        minimized=chosen_plan.minimized,
+        limits=dict(chosen_plan.limits),
+        totals_before=options.totals(options.stays()),
+        totals_after=options.totals(chosen_plan.rows),
         predicted_loss=predicted_loss(choices),
-        predicted_drop=drop,
+        predicted_drop=chosen_plan.drop,
     )
     return plan, factorized
 

@@ -9,7 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import cp_speed, exploring_cost, layers, vgg16_trunk
+from benchmarks import allocation, cp_speed, exploring_cost, layers, vgg16_trunk
+from lrf_core.exploration.allocate import knapsack
+from lrf_core.exploration.resources import options_of
 
 
 def test_one_layer_is_measured_with_every_method_that_applies(
@@ -32,6 +34,35 @@ def test_one_layer_is_measured_with_every_method_that_applies(
         assert row["tf_ms"] > 0
         assert row["method"] in printed
     assert written["facts"]["repeats"] == 3
+
+
+def test_greed_keeps_to_the_budget_and_is_no_better_than_the_knapsack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(allocation, "LAYERS", 6)
+    monkeypatch.setattr(allocation, "CANDIDATES", 40)
+    options = options_of(*allocation.made_up(seed=2))
+    for kept in (0.9, 0.6, 0.3):
+        limit = kept * options.before("params")
+        greedy = allocation.greedy(options, limit)
+        assert options.total("params", greedy) <= limit
+        best = options.total("sensitivity", knapsack(options, {"params": limit}, "sensitivity"))
+        assert best <= options.total("sensitivity", greedy) + 1e-12
+    with pytest.raises(SystemExit, match="below the smallest plan"):
+        allocation.greedy(options, 1.0)
+
+
+def test_the_knapsack_is_timed_under_every_mix_of_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocation, "LAYERS", 5)
+    monkeypatch.setattr(allocation, "CANDIDATES", 30)
+    out = tmp_path / "allocation.json"
+    monkeypatch.setattr(sys, "argv", ["allocation", "--seeds", "2", "--out", str(out)])
+    allocation.main()
+    timed = json.loads(out.read_text())["facts"]["speed"]
+    assert [row["limits"] for row in timed] == list(allocation.MIXES)
+    assert all(0 < row["knapsack_s"] <= row["longest_s"] for row in timed)
 
 
 @pytest.mark.parametrize("benchmark", [cp_speed, vgg16_trunk])

@@ -17,6 +17,7 @@ from lrf_core import methods
 from lrf_core.artifacts import Candidate, DesignSpace, LayerRecord
 from lrf_core.errors import ArtifactError
 from lrf_core.exploration.merge import merged
+from lrf_core.exploration.shards import Shard
 from lrf_core.export import LitertModel, to_litert, to_litert_with_constants
 from lrf_core.export.flatbuffer import _operations
 from lrf_core.latency import (
@@ -187,7 +188,10 @@ def test_shards_together_have_the_latencies_of_the_whole(tmp_path: Path) -> None
     data = tiny_data(train=32, test=16, input_shape=(8, 8, 8), classes=6)
     settings = ExploreSpec(methods=names, samples=16, ranks_per_mode=4, latency=str(file))
     analysis = analyze(model, data, settings=settings)
-    shards = [explore(model, data, analysis, settings=settings, shard=i) for i in range(2)]
+    shards = [
+        explore(model, data, analysis, settings=settings, shard=Shard(number, 2))
+        for number in (1, 2)
+    ]
     whole = explore(model, data, analysis, settings=settings)
     assert merged(shards).latency_ms == whole.latency_ms
     assert all(shard.latency_ms for shard in shards)

@@ -13,7 +13,7 @@ from lrf_core.calibration import collect_moments
 from lrf_core.errors import SpliceError
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import geometry_of, take_inventory
-from lrf_core.models.load import load_model, model_digest, save_model
+from lrf_core.models.load import load_model, model_digest, save_model, weight_bytes
 from lrf_core.models.precision import in_float32
 from lrf_core.models.splice import (
     check_can_be_rebuilt,
@@ -101,3 +101,10 @@ def test_a_wrong_rebuild_is_still_seen(policy: str) -> None:
     other.get_layer("conv").kernel.assign(-kernel)
     with pytest.raises(SpliceError, match="differs"):
         check_same_answers(model, other, SAMPLES)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_inventory_tells_the_bytes_of_weights(policy: str) -> None:
+    model = model_of(policy)
+    inventory = take_inventory(model, ("tucker", "svd"))
+    assert sum(layer.cost.params * layer.itemsize for layer in inventory) == weight_bytes(model)

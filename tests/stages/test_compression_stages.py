@@ -13,9 +13,11 @@ from lrf_core.artifacts import DesignSpace
 from lrf_core.errors import ArtifactError, DataError, GoalError, SpecError
 from lrf_core.exploration.merge import in_order
 from lrf_core.models.cost import model_cost
-from lrf_core.models.load import model_digest
+from lrf_core.models.inventory import take_inventory
+from lrf_core.models.load import model_digest, weight_bytes
 from lrf_core.models.measure import accuracy
 
+CEILINGS = {"params": "max_params", "macs": "max_macs", "bytes": "max_weight_bytes"}
 SETTINGS = lrf.ExploreSpec(samples=128, ranks_per_mode=8, shards=2)
 
 
@@ -126,6 +128,89 @@ def test_accuracy_goal_is_tried_on_training_samples(trained: Trained, space: Des
     assert plan.after.params < plan.before.params
     drop = accuracy(trained.model, trained.data.train) - accuracy(model, trained.data.train)
     assert drop == pytest.approx(plan.predicted_drop, abs=0.5)
+
+
+def test_limits_of_every_kind_hold_in_the_rebuilt_model(
+    trained: Trained, space: DesignSpace
+) -> None:
+    before = weight_bytes(trained.model)
+    goal = lrf.Goal(bytes_reduction=0.3, max_macs=int(0.6 * model_cost(trained.model).macs))
+    plan, model = lrf.decompose(trained.model, trained.data, [space], goal)
+    assert plan.totals_before["bytes"] == before
+    assert plan.totals_after["bytes"] == weight_bytes(model) <= plan.limits["bytes"] <= 0.7 * before
+    assert plan.totals_after["macs"] == model_cost(model).macs <= plan.limits["macs"]
+    assert plan.totals_after["sensitivity"] == pytest.approx(plan.predicted_loss)
+    assert plan.minimized == "sensitivity"
+    assert "latency" not in plan.totals_after
+
+
+@pytest.mark.parametrize("cost", ["params", "macs", "bytes"])
+def test_a_cost_is_minimised_within_a_loss(trained: Trained, space: DesignSpace, cost: str) -> None:
+    goal = lrf.Goal(max_predicted_loss=0.05)
+    settings = lrf.DecomposeSpec(minimize=cost, refit=False)
+    plan, _ = lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)
+    assert 0 < plan.predicted_loss <= 0.05
+    within_cost = lrf.Goal(max_predicted_loss=0.05, **{CEILINGS[cost]: plan.totals_after[cost] - 1})
+    with pytest.raises(GoalError, match="no plan meets"):
+        lrf.decompose(trained.model, trained.data, [space], within_cost, settings=settings)
+
+
+def test_minimising_a_cost_needs_a_limit_on_the_loss(trained: Trained, space: DesignSpace) -> None:
+    settings = lrf.DecomposeSpec(minimize="macs")
+    with pytest.raises(GoalError, match="needs a limit on the loss"):
+        lrf.decompose(
+            trained.model, trained.data, [space], lrf.Goal(max_params=2000), settings=settings
+        )
+
+
+def test_latencies_of_the_design_space_can_be_limited(trained: Trained, space: DesignSpace) -> None:
+    goal = lrf.Goal(latency_reduction=0.25, params_reduction=0.1)
+    with pytest.raises(GoalError, match="`lrf profile`"):
+        lrf.decompose(trained.model, trained.data, [space], goal)
+    # Latencies of one part per parameter, so that what must come out is known.
+    whole = {layer.name: layer for layer in take_inventory(trained.model, methods.names())}
+    timed = space.model_copy(
+        update={
+            "latency_ms": {name: whole[name].cost.params / 1000 for name in space.layers},
+            "candidates": tuple(
+                c.model_copy(update={"latency_ms": c.cost.params / 1000}) for c in space.candidates
+            ),
+        }
+    )
+    plan, _ = lrf.decompose(trained.model, trained.data, [timed], goal)
+    before = sum(choice.before.params for choice in plan.choices) / 1000
+    assert plan.totals_before["latency"] == pytest.approx(before)
+    assert plan.limits["latency"] == pytest.approx(0.75 * before)
+    assert plan.totals_after["latency"] <= 0.75 * before + 1e-9
+
+
+def test_vbmf_ranks_are_offered_ones_and_whatever_the_goal(
+    trained: Trained, space: DesignSpace
+) -> None:
+    settings = lrf.DecomposeSpec(policy="vbmf", refit=False)
+    goal = lrf.Goal(max_accuracy_drop=1.0)
+    plan, model = lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)
+    assert set(plan.replaced()) <= set(space.candidates)
+    assert {candidate.method for candidate in plan.replaced()} <= {"tucker", "svd"}
+    assert model_cost(model) == plan.after
+    assert (plan.policy, plan.minimized) == ("vbmf", "")
+    with pytest.raises(GoalError, match="policy vbmf chooses ranks whatever the goal"):
+        lrf.decompose(
+            trained.model, trained.data, [space], lrf.Goal(params_reduction=0.9), settings=settings
+        )
+
+
+@pytest.mark.parametrize("minimize", [None, "macs"])
+def test_an_accuracy_goal_combines_with_limits(
+    trained: Trained, space: DesignSpace, minimize: str | None
+) -> None:
+    goal = lrf.Goal(max_accuracy_drop=4.0, max_predicted_loss=0.2, similarity=0.5)
+    settings = lrf.DecomposeSpec(minimize=minimize, expected_recovery=0.0, refit=False)
+    plan, _ = lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)
+    assert plan.predicted_drop is not None
+    assert plan.predicted_drop <= 4.0
+    assert 0 < plan.predicted_loss <= 0.2
+    assert all(candidate.similarity >= 0.5 for candidate in plan.replaced())
 
 
 def test_goal_out_of_reach(trained: Trained, space: DesignSpace) -> None:
