@@ -179,9 +179,9 @@ def fits_of_form(
         cost = form.cost(ranks)
         if cost.params > arguments.most * record.cost.params:
             continue
-        cross, replaced = sweep.output_moments(ranks)
-        difference = own - cross - cross.T + replaced
-        error = max(float(np.trace(difference) / np.trace(own)), 0.0)
+        plain, weighted = sweep.explained(ranks)
+        error = max(1 - plain / float(np.trace(own)), 0.0)
+        loss = float(np.vdot(moments.gradient, own)) - weighted
         candidate = Candidate(
             layer=record.name,
             method=form.method,
@@ -190,7 +190,7 @@ def fits_of_form(
             cost=cost,
             error=error,
             similarity=max(1 - error, 0.0),
-            sensitivity=max(float(np.vdot(moments.gradient, difference)) / 2, 0.0),
+            sensitivity=max(loss / 2, 0.0),
             note=sweep.note(ranks),
         )
         yield Fitted(candidate, [factor.astype(np.float32) for factor in sweep.factors(ranks)])

@@ -41,9 +41,9 @@ def frontier(
 ) -> None:
     """Show the best plans of a design space at every size: the whole Pareto front, exactly.
 
-    Reads OUT/analysis.json and OUT/design_space.parquet, or its shards (see `lrf analyze` and `lrf explore`),
-    needs neither the model nor the data, writes the drawing OUT/frontier.svg. Any point can be
-    built by `lrf decompose` with its size as the limit.
+    Reads OUT/analysis.json and OUT/design_space.parquet, or its shards (see `lrf analyze` and
+    `lrf explore`), needs neither the model nor the data, writes the drawing OUT/frontier.svg. Any
+    point can be built by `lrf decompose` with its size as the limit.
 
     \b
     Examples:

@@ -71,7 +71,7 @@ def calibrated_groups(
         SpecError: the moments of one layer alone do not fit, or the loss cannot be used.
         DataError: a layer's input is not finite on some sample.
     """
-    groups = groups_that_fit(records, memory_bytes)
+    groups = groups_that_fit(records, samples.count, memory_bytes)
     if not groups:
         return
     names = {record.name for record in (*records, *(eligible or ()))}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lrf_core.artifacts import LayerRecord
 from lrf_core.calibration.positions import KEPT_ROWS
-from lrf_core.calibration.second_moment import is_wide, rows_at_once
+from lrf_core.calibration.second_moment import rows_at_once
 from lrf_core.errors import SpecError
 
 GIB = 2**30
@@ -33,15 +33,17 @@ def batch_size_for(bytes_per_sample: int, memory_bytes: int) -> int:
     return min(max(allowed // max(bytes_per_sample, 1), 1), _MOST_AT_ONCE)
 
 
-def bytes_of_moments(record: LayerRecord) -> int:
-    """What the moments of a layer take while they are collected."""
+def bytes_of_moments(record: LayerRecord, samples: int) -> int:
+    """What the moments of a layer take while they are collected on so many samples."""
     width, outputs = math.prod(record.kernel_shape[:-1]), record.kernel_shape[-1]
-    kept = 4 * KEPT_ROWS * width
-    return kept + _bytes_of_second_moment(width) + _bytes_of_second_moment(outputs)
+    rows = samples * sum(math.prod(call.outputs) for call in record.calls)
+    kept = 4 * min(KEPT_ROWS, rows) * width
+    gradient = 8 * outputs**2 + 4 * outputs * min(rows, rows_at_once(outputs))
+    return kept + _bytes_of_second_moment(width, rows) + gradient
 
 
 def groups_that_fit(
-    records: Sequence[LayerRecord], memory_bytes: int
+    records: Sequence[LayerRecord], samples: int, memory_bytes: int
 ) -> list[tuple[LayerRecord, ...]]:
     """Layers in their order, as many in each group as fit the budget.
 
@@ -53,21 +55,21 @@ def groups_that_fit(
     """
     groups: list[list[LayerRecord]] = []
     for record in records:
-        _check_fits_alone(record, memory_bytes)
-        if groups and _bytes_needed([*groups[-1], record]) <= memory_bytes:
+        _check_fits_alone(record, samples, memory_bytes)
+        if groups and _bytes_needed([*groups[-1], record], samples) <= memory_bytes:
             groups[-1].append(record)
         else:
             groups.append([record])
     return [tuple(group) for group in groups]
 
 
-def _bytes_needed(group: Sequence[LayerRecord]) -> int:
-    sizes = [bytes_of_moments(record) for record in group]
+def _bytes_needed(group: Sequence[LayerRecord], samples: int) -> int:
+    sizes = [bytes_of_moments(record, samples) for record in group]
     return sum(sizes) + _ARITHMETIC * max(sizes)
 
 
-def _check_fits_alone(record: LayerRecord, memory_bytes: int) -> None:
-    needed = _bytes_needed([record])
+def _check_fits_alone(record: LayerRecord, samples: int, memory_bytes: int) -> None:
+    needed = _bytes_needed([record], samples)
     if needed > memory_bytes:
         width = math.prod(record.kernel_shape[:-1])
         enough = math.ceil(100 * needed / GIB) / 100
@@ -79,6 +81,8 @@ def _check_fits_alone(record: LayerRecord, memory_bytes: int) -> None:
         )
 
 
-def _bytes_of_second_moment(width: int) -> int:
-    waiting = 4 * width * rows_at_once(width)
-    return 3 * waiting if is_wide(width) else 8 * width**2 + waiting
+def _bytes_of_second_moment(width: int, rows: int) -> int:
+    waiting = min(rows, rows_at_once(width))
+    if waiting < width:  # the root, in float32 and then in float64
+        return 12 * width * waiting
+    return 8 * width**2 + 4 * width * waiting

@@ -18,7 +18,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -50,6 +50,7 @@ from lrf_core.methods.base import (
     pointwise,
     rank_grid,
 )
+from lrf_core.methods.kept import Kept
 
 # Ranks that build on each other: in steps of this share of the highest, and wider ones from where
 # a step is less than this growth. High ranks take the longest and gain the least.
@@ -178,8 +179,7 @@ class CpSweep(Sweep):
         self._second = moments.regularized()
         self._kernel = kernel @ self._output_weight
         self._target = self._second.times(self._kernel)
-        self._fit = lru_cache(maxsize=None)(self._fit_uncached)
-        self._core = lru_cache(maxsize=1)(self._whitened_core)
+        self._fits: Kept[int, _Fit] = Kept()
 
     def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> CpSweep:
         return CpSweep(self._form, kernel, moments, self._fit(ranks[0]).components)
@@ -220,7 +220,10 @@ class CpSweep(Sweep):
         """`(c, R)`: the outer factor, with the output weight undone."""
         return np.asarray(scipy.linalg.solve_triangular(self._output_weight.T, components.outer))
 
-    def _fit_uncached(self, rank: int) -> _Fit:
+    def _fit(self, rank: int) -> _Fit:
+        return self._fits.of(rank, self._made)
+
+    def _made(self, rank: int) -> _Fit:
         if rank >= self._form.full_ranks[0]:
             return _Fit(solved_as_is(self._second, self._target, self._enumerated()))
         fitted = self._fitted(rank, RIDGE)
@@ -254,7 +257,7 @@ class CpSweep(Sweep):
 
     def _grown(self, start: Components | None, rank: int, ridge: float) -> Components:
         """More components, fitted in the whitened space: the best of several random starts."""
-        core = self._core()
+        core = self._core
         coded = core.encoded(start) if start else core.nothing()
         modes = core.tensor.ndim
         most = _CORE_SWEEPS_OF_WIDE if self._form.is_wide else _CORE_SWEEPS
@@ -277,7 +280,8 @@ class CpSweep(Sweep):
         factors.insert(largest, fibers.reshape(-1, fibers.shape[-1]).T)
         return Components(tuple(factors[:-1]), factors[-1])
 
-    def _whitened_core(self) -> _Core:
+    @cached_property
+    def _core(self) -> _Core:
         modes = self._form.modes
         precision: npt.DTypeLike = np.float32 if self._form.is_wide else np.float64
         whiteners = [lower_factor(M).astype(precision) for M in self._second.marginals(modes)]

@@ -11,7 +11,7 @@ from lrf_core.methods.tt_matrix import Modes
 # Largest factor over smallest: 10 = 5 x 2 is taken as it is, 14 becomes 15 = 5 x 3.
 _LARGEST_RATIO = 2.5
 # Layers with more weights are offered one shape only: every fit reads the whole kernel many times.
-_MANY_WEIGHTS = 2**24
+MANY_WEIGHTS = 2**24
 
 
 def shapes(geometry: Geometry) -> list[Modes]:
@@ -20,7 +20,7 @@ def shapes(geometry: Geometry) -> list[Modes]:
     Input modes fall and output modes rise, so that the first cores, which see the most values,
     narrow them the most.
     """
-    largest = geometry.inputs * geometry.outputs > _MANY_WEIGHTS
+    largest = geometry.inputs * geometry.outputs > MANY_WEIGHTS
     offered = []
     for count in (3,) if largest else (2, 3):
         inputs = balanced_factors(geometry.inputs, count)

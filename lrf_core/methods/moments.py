@@ -164,7 +164,7 @@ class Moments:
     def quadratic(self, kernel: Matrix) -> Matrix:
         """`W^T S W`, `(c, c)`, for a kernel `(n, c)`."""
         if is_root(self.second):
-            answers = self.second @ kernel
+            answers = self.second.astype(kernel.dtype, copy=False) @ kernel
             return np.asarray(answers.T @ answers)
         return np.asarray(kernel.T @ (self.second @ kernel))
 

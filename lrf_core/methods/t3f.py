@@ -16,7 +16,7 @@ import itertools
 import math
 import string
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -34,7 +34,8 @@ from lrf_core.methods.base import (
     Sweep,
     carried_over,
 )
-from lrf_core.methods.factor_shapes import shapes
+from lrf_core.methods.factor_shapes import MANY_WEIGHTS, shapes
+from lrf_core.methods.kept import Kept
 from lrf_core.methods.moments import is_root
 from lrf_core.methods.tt_fit import PRINCIPAL_ROWS, Target, leading_directions, swept
 from lrf_core.methods.tt_matrix import (
@@ -77,7 +78,9 @@ class T3fForm(Form):
     def ladder(self) -> list[Ranks]:
         """The ranks that are offered, small ones first, none smaller than the one before."""
         rungs: list[Ranks] = []
-        for wanted in _rising(len(self.full_ranks)):
+        # The largest layers take many seconds for each rung: they have every third.
+        few = math.prod(self.modes.shape) > MANY_WEIGHTS
+        for wanted in itertools.islice(_rising(len(self.full_ranks)), 0, None, 3 if few else 1):
             rung = tuple(map(min, wanted, self.full_ranks))
             if rungs and not self._worthwhile(rung):
                 break
@@ -196,8 +199,8 @@ class T3fSweep(Sweep):
         super().__init__(form.geometry, kernel, moments)
         self._form = form
         self._start = start
-        self._cores = lru_cache(maxsize=None)(self._cores_of)
-        self._fit = lru_cache(maxsize=None)(self._fitted)
+        self._all_cores: Kept[Ranks, Cores] = Kept()
+        self._fits: Kept[Ranks, Cores] = Kept()
 
     def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> T3fSweep:
         return T3fSweep(self._form, kernel, moments, self._cores(ranks))
@@ -239,6 +242,12 @@ class T3fSweep(Sweep):
         second = self.moments.second
         rows = second if is_root(second) else square_root(second, self.moments.rows_seen)
         return rows, rows @ self.kernel
+
+    def _cores(self, ranks: Ranks) -> Cores:
+        return self._all_cores.of(ranks, self._cores_of)
+
+    def _fit(self, ranks: Ranks) -> Cores:
+        return self._fits.of(ranks, self._fitted)
 
     def _cores_of(self, ranks: Ranks) -> Cores:
         """Cores of the kernel, of exactly these ranks."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -42,6 +42,7 @@ from lrf_core.methods.base import (
     pointwise,
     rank_grid,
 )
+from lrf_core.methods.kept import Kept
 from lrf_core.methods.moments import MAX_FULL_WIDTH
 from lrf_core.methods.nested import Sums, explained_by_rank
 
@@ -325,10 +326,10 @@ class TrainSweep(Sweep):
         super().__init__(form.geometry, kernel, moments)
         self._form = form
         self._output_weight = lower_factor(moments.output_weight(form.geometry.outputs))
-        self._stage = lru_cache(maxsize=len(form.windows))(self._stage_after)
-        self._fit = lru_cache(maxsize=2)(self._fitted)
-        self._values = lru_cache(maxsize=None)(lambda encoders: self._fit(encoders).values)
-        self._sums = lru_cache(maxsize=None)(self._explained_by_rank)
+        self._stages: Kept[tuple[Ranks, int], _Stage] = Kept(len(form.windows))
+        self._fits: Kept[Ranks, _Fit] = Kept(2)
+        self._all_values: Kept[Ranks, Sums] = Kept()
+        self._all_sums: Kept[Ranks, tuple[Sums, Sums]] = Kept()
 
     def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> TrainSweep:
         return TrainSweep(self._form, kernel, moments)
@@ -376,6 +377,15 @@ class TrainSweep(Sweep):
         fit, rank = self._fit(self._best(ranks)), ranks[-1]
         return np.asarray(fit.coded_rows[:, :rank] @ fit.decoder[:rank])
 
+    def _fit(self, encoders: Ranks) -> _Fit:
+        return self._fits.of(encoders, self._fitted)
+
+    def _values(self, encoders: Ranks) -> Sums:
+        return self._all_values.of(encoders, lambda each: self._fit(each).values)
+
+    def _sums(self, encoders: Ranks) -> tuple[Sums, Sums]:
+        return self._all_sums.of(encoders, self._explained_by_rank)
+
     def _best(self, ranks: Ranks) -> Ranks:
         """The encoders with the least error at the last rank, among these and smaller ones."""
         best = ranks[:-1]
@@ -416,6 +426,9 @@ class TrainSweep(Sweep):
         return _in_basis(
             window, second, kernel, (second @ kernel, kernel, rows), (), self._form.full_ranks[0]
         )
+
+    def _stage(self, encoders: Ranks, widest: int) -> _Stage:
+        return self._stages.of((encoders, widest), lambda key: self._stage_after(*key))
 
     def _stage_after(self, encoders: Ranks, widest: int) -> _Stage:
         """With these encoders applied, in the basis of the next."""

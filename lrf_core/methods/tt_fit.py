@@ -116,9 +116,14 @@ class Target:
         rest = 0.0 if exact else max(0.0, 1 - float(np.vdot(principal, principal)) / variance)
         return cls(modes, whitening, V, X, H, X @ V @ H, rest)
 
+    def missing(self, cores: Sequence[Matrix]) -> Matrix:
+        """`D`, the kernel less what the cores amount to."""
+        D = expanded([core.astype(self.kernel.dtype) for core in cores])
+        return np.subtract(self.kernel, D, out=D)
+
     def error(self, cores: Sequence[Matrix]) -> float:
         """`tr(F D^T S D)`, as far as the fit sees it."""
-        D = self.kernel - expanded([core.astype(self.kernel.dtype) for core in cores])
+        D = self.missing(cores)
         XD = self.rows.astype(D.dtype) @ D
         return float(np.vdot(XD @ self.weight, XD) + self.rest * np.vdot(D, D))
 
@@ -248,7 +253,7 @@ def _widened(target: Target, cores: Sequence[Matrix], k: int, rank: int) -> list
     if rank <= s:
         return list(cores)
     own = [core.astype(target.kernel.dtype) for core in cores]
-    residual = target.kernel - expanded(own)
+    residual = target.missing(cores)
     pair = projected(residual, left_part(own[:k]), right_part(own[k + 2 :])).astype(np.float64)
     pair = pair.reshape(r, m, -1, n, cores[k + 1].shape[2], pair.shape[-1])
     unfolded = pair.transpose(0, 1, 3, 2, 4, 5).reshape(r * m * n, -1)
@@ -294,6 +299,8 @@ def _inverses(factors: Sequence[Matrix]) -> list[Matrix]:
 
 
 def _padded(matrix: Matrix, shape: tuple[int, int]) -> Matrix:
+    if matrix.shape == shape:
+        return matrix
     return np.pad(
         matrix, [(0, size - have) for size, have in zip(shape, matrix.shape, strict=True)]
     )

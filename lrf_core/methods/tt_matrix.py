@@ -130,8 +130,12 @@ def projected(matrix: _Real, left: _Real, right: _Real) -> _Real:
     _, rows_after, columns_after = right.shape
     m = matrix.shape[0] // (rows_before * rows_after)
     split = matrix.reshape(rows_before, m, rows_after, columns_before, -1, columns_after)
-    half = np.tensordot(left, split, ((0, 1), (0, 3)))
-    return np.tensordot(half, right, ((2, 4), (1, 2)))
+    # The side with more modes first: what is left then is small.
+    if rows_before * columns_before > rows_after * columns_after:
+        half = np.tensordot(left, split, ((0, 1), (0, 3)))
+        return np.tensordot(half, right, ((2, 4), (1, 2)))
+    half = np.tensordot(split, right, ((2, 5), (1, 2)))
+    return np.tensordot(left, half, ((0, 1), (0, 2)))
 
 
 def moved_right(cores: Sequence[Matrix], k: int) -> list[Matrix]:

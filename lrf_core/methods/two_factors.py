@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -34,6 +34,7 @@ from lrf_core.methods.base import (
     pointwise,
     rank_grid,
 )
+from lrf_core.methods.kept import Kept
 from lrf_core.methods.nested import Sums, explained_by_rank
 
 # Outputs from which the arithmetic is in float32.
@@ -65,9 +66,15 @@ class TwoFactorForm(Form):
     def full_ranks(self) -> Ranks:
         return (min(self.geometry.inputs, self.geometry.outputs),)
 
+    @property
+    def highest(self) -> int:
+        """Of many outputs a quarter of the full rank at most is offered, to save time."""
+        full = self.full_ranks[0]
+        return full // 4 if full >= _MANY_OUTPUTS else full
+
     def candidate_ranks(self, per_mode: int) -> list[Ranks]:
         # A single mode is cheap to sweep finely.
-        grid = rank_grid(self.full_ranks[0], 4 * per_mode)
+        grid = rank_grid(self.highest, 4 * per_mode)
         # Where the steps are wide, small ranks are where the error changes most.
         small = [2**exponent for exponent in range((grid[0] - 1).bit_length())]
         return [(rank,) for rank in (*small, *grid)]
@@ -79,7 +86,7 @@ class TwoFactorForm(Form):
         return Cost(params=weights + geometry.bias_params, macs=weights * geometry.positions)
 
     def sweep(self, kernel: Matrix, moments: Moments) -> TwoFactorSweep:
-        return TwoFactorSweep(self.geometry, kernel, moments, self._decomposition)
+        return TwoFactorSweep(self, kernel, moments, self._decomposition)
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         encoder = first_or_middle(layer, f"{self.method}_in")
@@ -100,15 +107,20 @@ class TwoFactorSweep(Sweep):
     """Nested: each rank adds one column to the basis of the rank before."""
 
     def __init__(
-        self, geometry: Geometry, kernel: Matrix, moments: Moments, decomposition: Decomposition
+        self,
+        form: TwoFactorForm,
+        kernel: Matrix,
+        moments: Moments,
+        decomposition: Decomposition,
     ) -> None:
-        super().__init__(geometry, kernel, moments)
+        super().__init__(form.geometry, kernel, moments)
+        self._form = form
         self._decomposition = decomposition
-        self._spatial = geometry.kernel_shape[:-2]
-        self._columns = lru_cache(maxsize=1)(self._columns_of)
+        self._spatial = form.geometry.kernel_shape[:-2]
+        self._kept: Kept[int, _Columns] = Kept(1)
 
     def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> TwoFactorSweep:
-        return TwoFactorSweep(self.geometry, kernel, moments, self._decomposition)
+        return TwoFactorSweep(self._form, kernel, moments, self._decomposition)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         mixing, decoder = self._factors_of(ranks)
@@ -147,9 +159,9 @@ class TwoFactorSweep(Sweep):
         return columns.mixing[:, :rank], columns.decoder[:rank]
 
     def _most(self, ranks: Ranks) -> int:
-        """Columns to compute: as many as can have fewer parameters than the layer, or all."""
+        """Columns to compute: as many as are offered, or all."""
         n, c = self.kernel.shape
-        fewer = n * c // (n + c)
+        fewer = min(n * c // (n + c), self._form.highest)
         return int(fewer if ranks[0] <= fewer else min(n, c))
 
     @cached_property
@@ -160,6 +172,9 @@ class TwoFactorSweep(Sweep):
         """In float32 where there are many outputs: everything here grows with their cube."""
         wide = self.kernel.shape[1] >= _MANY_OUTPUTS
         return matrix.astype(np.float32) if wide else matrix
+
+    def _columns(self, count: int) -> _Columns:
+        return self._kept.of(count, self._columns_of)
 
     def _columns_of(self, count: int) -> _Columns:
         kernel, moments = self.kernel, self.moments

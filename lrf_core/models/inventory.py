@@ -16,6 +16,7 @@ from lrf_core.models.eligible import why_it_stays
 from lrf_core.models.trace import Calls, trace, walk
 from lrf_core.structure import SampleShape
 
+LARGEST_DOUBLE = 2**24
 # Ranks per mode among which the smallest is looked for.
 _RANKS_TRIED = 16
 
@@ -55,9 +56,13 @@ def geometry_of(record: LayerRecord) -> Geometry:
 
 
 def kernel_matrix(layer: keras.Layer) -> Matrix:
-    """The kernel of a convolution or dense layer as `(n, c)` in float64."""
-    kernel = keras.ops.convert_to_numpy(layer.kernel).astype(np.float64)
-    return np.asarray(kernel.reshape(-1, kernel.shape[-1]))
+    """The kernel of a convolution or dense layer as `(n, c)`, in float64.
+
+    Of more than `LARGEST_DOUBLE` weights in float32: copies of it are what takes the most memory.
+    """
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    precision = np.float32 if kernel.size > LARGEST_DOUBLE else np.float64
+    return np.asarray(kernel.reshape(-1, kernel.shape[-1]).astype(precision, copy=False))
 
 
 def _record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -225,12 +225,6 @@ def _scored(
 
 
 def _longest_first(tasks: Sequence[_Task]) -> list[_Task]:
-    """All tasks of a layer in a row, so that progress is made by layers."""
-    seconds: dict[str, float] = defaultdict(float)
-    for task in tasks:
-        seconds[task.record.name] += exploring_seconds(task.record)
-
-    def place(task: _Task) -> tuple[float, str, float]:
-        return -seconds[task.record.name], task.record.name, -exploring_seconds(task.record)
-
-    return sorted(tasks, key=place)
+    """So that all cores end at about the same time; the methods of a large layer, which take the
+    most memory, seldom run side by side."""
+    return sorted(tasks, key=lambda task: (-exploring_seconds(task.record), *task.key))
