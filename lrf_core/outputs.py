@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lrf_core.artifacts import (
     MODEL_FILE,
     Analysis,
     Artifact,
     DesignSpace,
+    DropCalibration,
     FinetuneRecord,
     Plan,
     Release,
@@ -120,10 +122,30 @@ class Run:
 
 
 def write_lineage(path: Path, *artifacts: Artifact | DesignSpace) -> Path:
-    """Write the lineage of a run's artifacts, in the order they were made, as one JSON file."""
-    content = [
-        {"artifact": type(artifact).__name__, **artifact.lineage.model_dump(mode="json")}
-        for artifact in artifacts
-    ]
+    """Write the lineage of a run's artifacts, in the order they were made, as one JSON file.
+
+    The verdict's entry keeps the accuracy drop that its plan was chosen by beside what came out.
+    """
+    plan = next((artifact for artifact in artifacts if isinstance(artifact, Plan)), None)
+    content: list[dict[str, Any]] = []
+    for artifact in artifacts:
+        entry = {"artifact": type(artifact).__name__, **artifact.lineage.model_dump(mode="json")}
+        if isinstance(artifact, Verdict) and plan is not None and plan.calibration is not None:
+            entry["prediction"] = _prediction(plan, plan.calibration, artifact)
+        content.append(entry)
     write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
     return path
+
+
+def _prediction(plan: Plan, calibration: DropCalibration, verdict: Verdict) -> dict[str, Any]:
+    """Accuracy drops in points: before fine-tuning on training samples, after it on test samples.
+
+    `measured_drop` is null where the gate could not compare the answers.
+    """
+    return {
+        "predicted_drop_before_finetuning": plan.predicted_drop,
+        "measured_drop_before_finetuning": calibration.measured_drop,
+        "standard_error": calibration.standard_error,
+        "expected_drop": calibration.expected_drop,
+        "measured_drop": verdict.accuracy_drop,
+    }

@@ -18,7 +18,7 @@ def print_run(run: Run) -> None:
     """Print the tables of a whole run and where its results lie."""
     console = _console()
     console.print(layers_table(run.plan, run.analysis))
-    console.print(before_after_table(run.verdict))
+    console.print(before_after_table(run.verdict, run.plan))
     console.print(checks_table(run.verdict))
     failed = [check.name for check in run.verdict.checks if not check.passed]
     if run.release:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,16 +18,15 @@ from lrf_core.exploration.allocate import (
     threshold,
     thresholds_within,
 )
+from lrf_core.exploration.predict import Family, MeasuredDrop, Predicted, smallest_within
 from lrf_core.exploration.resources import Indices, Options
 from lrf_core.exploration.vbmf import Ranks, vbmf
-from lrf_core.progress import work
 from lrf_core.spec import DecomposeSpec, Goal
-
-# Plans that are tried when the goal is an accuracy drop.
-TRIED_PLANS = 7
 
 Choices = tuple[Choice, ...]
 _LOSSES = ("error", "sensitivity")
+# Share of the smallest plan's loss below which no plan is tried: the range of the geometric spread.
+_GENTLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,16 @@ class Chosen:
         rows: of the options, one per layer.
         minimized: the quantity that was minimised; empty where the policy minimises none.
         limits: on the whole model, by the name of the quantity.
-        drop: accuracy points lost before fine-tuning, where the goal asked for a prediction.
+        loss: the quantity that the accuracy drop was predicted from; empty where it was not.
+        predicted: the drop before fine-tuning, and the plans it was calibrated on.
     """
 
     options: Options
     rows: Indices
     minimized: str
     limits: Limits
-    drop: float | None = None
+    loss: str = ""
+    predicted: Predicted | None = None
 
     @property
     def choices(self) -> Choices:
@@ -55,13 +57,14 @@ def choose(
     options: Options,
     goal: Goal,
     settings: DecomposeSpec,
-    measured_drop: Callable[[Choices], float],
+    measured_drop: Callable[[Choices], MeasuredDrop],
     vbmf_ranks: Callable[[str], Ranks],
 ) -> Chosen:
     """The choices for a goal: within all its limits, of least loss (or what is to be minimised).
 
     An accuracy drop decides where no cost is limited, or where a cost is to be minimised: the
-    smallest plan within it. Beside limits on costs these decide, and the gate judges the drop.
+    smallest plan that is predicted to keep within it. Beside limits on costs these decide, and the
+    gate judges the drop.
 
     Args:
         measured_drop: accuracy points that choices lose before fine-tuning.
@@ -83,12 +86,6 @@ def choose(
         check_limits(options, limits, rows, settings.policy)
         return Chosen(options, rows, "", limits)
 
-    def allocate(more: Limits) -> Indices:
-        within = {**limits, **more}
-        if settings.policy == "threshold":
-            return threshold(options, thresholds_within(options, within)[0])
-        return knapsack(options, within, minimized if minimized in _LOSSES else "sensitivity")
-
     named = "" if settings.policy == "threshold" else minimized
     by_costs = goal.limits_costs() and minimized in _LOSSES
     if goal.max_accuracy_drop is None or by_costs:
@@ -99,15 +96,47 @@ def choose(
             rows = threshold(options, levels[0] if goal.limits_costs() else levels[-1])
         return Chosen(options, rows, named, limits)
     allowed = goal.max_accuracy_drop / (1 - settings.expected_recovery)
-    shrunk = minimized if minimized not in _LOSSES else "params"
-    smallest = knapsack(options, limits, shrunk)
-    rows, drop = _smallest_within(
-        allowed,
-        lambda limit: allocate({shrunk: min(limit, limits.get(shrunk, limit))}),
-        lambda rows: measured_drop(options.choices(rows)),
-        (options.total(shrunk, smallest), options.before(shrunk)),
+    family, loss = _family(options, limits, minimized, settings.policy)
+    predicted = smallest_within(allowed, family, lambda rows: measured_drop(options.choices(rows)))
+    return Chosen(options, predicted.rows, named, limits, loss, predicted)
+
+
+def _family(options: Options, limits: Limits, minimized: str, policy: str) -> tuple[Family, str]:
+    """The smallest plans by their loss, within all other limits, and which loss that is.
+
+    Raises:
+        GoalError: the other limits cannot be met.
+    """
+    loss = minimized if minimized in _LOSSES else "sensitivity"
+    shrunk = "params" if minimized in _LOSSES else minimized
+
+    def smallest(limits: Limits) -> Indices:
+        if policy == "threshold":
+            return threshold(options, thresholds_within(options, limits)[-1])
+        return knapsack(options, limits, shrunk)
+
+    def within(limit: float) -> Indices | None:
+        both = (
+            limits if math.isinf(limit) else {**limits, loss: min(limit, limits.get(loss, limit))}
+        )
+        try:
+            rows = smallest(both)
+        except GoalError:  # the other limits can be met, but not with so little loss
+            return None
+        return None if np.array_equal(rows, options.stays()) else rows
+
+    largest = options.total(loss, smallest(limits))
+    least = options.total(loss, knapsack(options, limits, loss))
+    if least <= 0:
+        positive = options.amounts[loss][options.amounts[loss] > 0]
+        least = float(positive.min()) if len(positive) else largest
+    family = Family(
+        within=within,
+        loss=lambda rows: options.total(loss, rows),
+        size=lambda rows: options.total(shrunk, rows),
+        gentlest=min(max(least, _GENTLEST * largest), largest),
     )
-    return Chosen(options, rows, named, limits, drop)
+    return family, loss
 
 
 def _similar_enough(options: Options, goal: Goal) -> Options:
@@ -122,42 +151,3 @@ def _similar_enough(options: Options, goal: Goal) -> Options:
             "compress with these methods"
         )
     return options.where(kept)
-
-
-def _smallest_within(
-    allowed: float,
-    allocate: Callable[[float], Indices],
-    drop_of: Callable[[Indices], float],
-    between: tuple[float, float],
-) -> tuple[Indices, float]:
-    """Bisect a limit for the smallest plan that loses at most `allowed` points.
-
-    Args:
-        allocate: the plan of least loss within a limit.
-        drop_of: points that a plan loses.
-        between: the total of the smallest plan, and of the model as it is.
-    """
-    low, high = between
-    best: tuple[Indices, float] | None = None
-    gentlest = float("inf")
-    rows: Indices | None
-    with work("Trying plans", TRIED_PLANS) as advance:
-        for _ in range(TRIED_PLANS):
-            limit = (low + high) / 2
-            try:
-                rows = allocate(limit)
-                drop = drop_of(rows)
-            except GoalError:  # a policy that is not exact may find no plan near the smallest
-                rows, drop = None, float("inf")
-            gentlest = min(gentlest, drop)
-            if rows is not None and drop <= allowed:
-                best, high = (rows, drop), limit
-            else:
-                low = limit
-            advance(1)
-    if best is None:
-        raise GoalError(
-            f"no plan keeps the accuracy drop before fine-tuning within {allowed:.2f} points (the "
-            f"gentlest tried loses {gentlest:.2f}); allow a larger max_accuracy_drop"
-        )
-    return best

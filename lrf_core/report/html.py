@@ -103,6 +103,7 @@ def _render(
         judged=_moment(verdict.lineage.created),
         figures=text.figures(verdict),
         interval=text.interval(verdict),
+        predicted=text.predicted(plan, verdict),
         failed=[(text.check_title(check), _why(check)) for check in _failed(verdict)],
         checks=[(text.check_title(check), check) for check in verdict.checks],
         not_measured=text.NOT_MEASURED,

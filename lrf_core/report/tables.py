@@ -177,8 +177,8 @@ def curve_table(record: FinetuneRecord) -> Table:
     return table
 
 
-def before_after_table(verdict: Verdict) -> Table:
-    """What changed from the baseline to the candidate."""
+def before_after_table(verdict: Verdict, plan: Plan) -> Table:
+    """What changed from the baseline to the candidate, beside what was predicted."""
     table = _table(
         "Before and after", _word(""), _number("before"), _number("after"), _number("change")
     )
@@ -188,6 +188,8 @@ def before_after_table(verdict: Verdict) -> Table:
         f"{verdict.candidate.samples:,} test samples; 95% interval of the accuracy change: "
         f"{text.interval(verdict)}"
     )
+    if predicted := text.predicted(plan, verdict):
+        table.caption += f"\n{predicted}"
     return table
 
 

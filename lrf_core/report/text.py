@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrf_core.artifacts import Check, ModelMeasures, Verdict
+from lrf_core.artifacts import Check, ModelMeasures, Plan, Verdict
 
 NOT_MEASURED = "not measured"
 
@@ -48,6 +48,17 @@ def interval(verdict: Verdict) -> str:
         return NOT_MEASURED
     low, high = verdict.drop_interval
     return f"{_signed(-high)} to {_signed(-low)} points"
+
+
+def predicted(plan: Plan, verdict: Verdict) -> str:
+    """The change of accuracy that the plan was chosen by beside what came out; "" if none was."""
+    if plan.predicted_drop is None or plan.calibration is None:
+        return ""
+    return (
+        f"predicted: {_signed(-plan.calibration.expected_drop)} points "
+        f"({_signed(-plan.predicted_drop)} before fine-tuning, measured "
+        f"{_signed(-plan.calibration.measured_drop)}); came out: {points_lost(verdict)}"
+    )
 
 
 def ratio(before: float, after: float, less: str, more: str) -> str:

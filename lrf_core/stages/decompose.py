@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from lrf_core.artifacts import DesignSpace, Lineage, Plan
+from lrf_core.artifacts import DesignSpace, DropCalibration, Lineage, Plan
 from lrf_core.calibration import calibration_samples, collect_moments, samples_digest
 from lrf_core.data import Data, Split
 from lrf_core.errors import ArtifactError, SpliceError
 from lrf_core.exploration.allocate import predicted_loss, total_after
-from lrf_core.exploration.choose import Choices, choose
+from lrf_core.exploration.choose import Choices, Chosen, choose
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.merge import check_whole, merged
+from lrf_core.exploration.predict import MeasuredDrop
 from lrf_core.exploration.refit import refit_in_order
 from lrf_core.exploration.resources import layers_of, options_of
 from lrf_core.exploration.vbmf import layer_ranks
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest, weight_bytes
-from lrf_core.models.measure import accuracy
 from lrf_core.models.splice import check_same_answers
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 from lrf_core.spec import DecomposeSpec, ExploreSpec, Goal
+from lrf_core.stages.trial import Trial, trial_samples
 from lrf_core.structure import SampleShape, sample_shape
 
-# Samples that plans are tried on when the goal is an accuracy drop.
-TRIAL_SAMPLES = 2048
 CHECKED_SAMPLES = 16
 
 
@@ -45,8 +44,9 @@ def decompose(
     """Choose a plan for the goal and carry it out.
 
     All limits of the goal hold together. A `max_accuracy_drop` without a limit on costs, or with a
-    cost to minimise, is met by trying plans along the frontier on training samples; beside limits
-    on costs those decide, and the gate judges the drop.
+    cost to minimise, is met by a curve from predicted loss to drop, calibrated on a few plans that
+    are tried on training samples; beside limits on costs those decide, and the gate judges the
+    drop.
 
     Args:
         spaces: the shards of one exploration of this model with this data and seed.
@@ -73,11 +73,17 @@ def decompose(
     before = model_cost(model, sample_shape(few))
     records = factorizer.records
     layers = layers_of(records.values(), space.latency_ms)
+    trial = Trial(model, trial_samples(data.train, samples, seed + 1))
+
+    def drop_of(choices: Choices) -> MeasuredDrop:
+        replaced = [choice.candidate for choice in choices if choice.candidate]
+        return trial.drop(factorizer.model_with_kernels(replaced))
+
     chosen_plan = choose(
         options_of(space.candidates, layers, before, weight_bytes(model)),
         goal,
         settings,
-        _drop_on_training_samples(factorizer, model, data, seed),
+        drop_of,
         lambda path: layer_ranks(factorizer.kernel(path), records[path].kernel_shape),
     )
     choices, options = chosen_plan.choices, chosen_plan.options
@@ -118,7 +124,8 @@ def decompose(
         totals_before=options.totals(options.stays()),
         totals_after=options.totals(chosen_plan.rows),
         predicted_loss=predicted_loss(choices),
-        predicted_drop=chosen_plan.drop,
+        predicted_drop=chosen_plan.predicted.drop if chosen_plan.predicted else None,
+        calibration=_calibration(chosen_plan, trial, factorized, settings.expected_recovery),
     )
     return plan, factorized
 
@@ -154,13 +161,19 @@ def _factorizer(
     return Factorizer(model, records, moments)
 
 
-def _drop_on_training_samples(
-    factorizer: Factorizer, model: keras.Model, data: Data, seed: int
-) -> Callable[[Choices], float]:
-    trial = data.train.sample(TRIAL_SAMPLES, seed + 1)
-
-    def drop(choices: Choices) -> float:
-        replaced = [choice.candidate for choice in choices if choice.candidate]
-        return accuracy(model, trial) - accuracy(factorizer.model_with_kernels(replaced), trial)
-
-    return drop
+def _calibration(
+    chosen: Chosen, trial: Trial, factorized: keras.Model, recovery: float
+) -> DropCalibration | None:
+    """What the predicted drop rests on, beside the drop of the model that was built."""
+    if chosen.predicted is None:
+        return None
+    built = trial.drop(factorized)
+    return DropCalibration(
+        loss=chosen.loss,
+        points=chosen.predicted.points,
+        samples=trial.samples.count,
+        labelled=trial.labelled,
+        measured_drop=built.points,
+        standard_error=built.standard_error,
+        expected_drop=chosen.predicted.drop * (1 - recovery),
+    )

@@ -132,10 +132,24 @@ def test_a_model_that_fails_is_not(trained: Trained, lrf: Lrf, tmp_path: Path) -
 
 def test_json_for_machines(trained: Trained, lrf: Lrf, tmp_path: Path) -> None:
     limits = gate(tmp_path, max_accuracy_drop=50)
-    ended = lrf(*compress(trained, tmp_path / "out", *QUICK, "--json", *limits))
+    by_drop = [*QUICK[:4], "--max-accuracy-drop", 4]
+    ended = lrf(*compress(trained, tmp_path / "out", *by_drop, "--json", *limits))
     result = json.loads(ended.out)
     assert result["passed"]
     assert result["release"]["model_digest"] == result["verdict"]["candidate_digest"]
+    plan, judged = result["plan"], result["verdict"]
+    lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    assert [entry for entry in lineage if "prediction" in entry] == [lineage[4]]
+    assert lineage[4]["artifact"] == "Verdict"
+    assert lineage[4]["prediction"] == {
+        "predicted_drop_before_finetuning": plan["predicted_drop"],
+        "measured_drop_before_finetuning": plan["calibration"]["measured_drop"],
+        "standard_error": plan["calibration"]["standard_error"],
+        "expected_drop": pytest.approx(plan["predicted_drop"] / 4),
+        "measured_drop": judged["accuracy_drop"],
+    }
+    assert plan["calibration"]["points"]
+    assert "came out: " in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_run_that_was_cut_off_goes_on(

@@ -15,12 +15,14 @@ from lrf_core.artifacts import (
     Check,
     Choice,
     Cost,
+    DropCalibration,
     EpochRecord,
     FinetuneRecord,
     LayerRecord,
     Lineage,
     ModelMeasures,
     Plan,
+    TriedPlan,
     Verdict,
 )
 from lrf_core.errors import ArtifactError
@@ -104,6 +106,19 @@ def plan(inventory: Analysis) -> Plan:
         after=Cost(params=12345, macs=500_000),
         predicted_loss=0.1,
     )
+
+
+def with_prediction(chosen: Plan) -> Plan:
+    points = (TriedPlan(loss=0.1, drop=1.1, standard_error=0.2),)
+    calibration = DropCalibration(
+        loss="error",
+        points=points,
+        samples=500,
+        measured_drop=1.2,
+        standard_error=0.2,
+        expected_drop=0.25,
+    )
+    return chosen.model_copy(update={"predicted_drop": 1.0, "calibration": calibration})
 
 
 def record(epochs: int = 3) -> FinetuneRecord:
@@ -316,16 +331,40 @@ def plain(table: Table, width: int) -> str:
     return output.getvalue()
 
 
+@pytest.mark.parametrize("compared", [True, False])
+def test_the_prediction_stands_beside_what_came_out(tmp_path: Path, compared: bool) -> None:
+    inventory, judged = analysis(), verdict(True, compared)
+    came_out = "\u22120.79 points" if compared else "not measured"
+    line = (
+        "Accuracy predicted: \u22120.25 points (\u22121.00 before fine-tuning, measured "
+        f"\u22121.20); came out: {came_out}."
+    )
+    pages = [
+        write_report(
+            tmp_path / "report.html",
+            analysis=inventory,
+            plan=chosen,
+            finetune=record(),
+            verdict=judged,
+        ).read_text(encoding="utf-8")
+        for chosen in (plan(inventory), with_prediction(plan(inventory)))
+    ]
+    assert "came out" not in pages[0]
+    assert line in Page(pages[1]).words
+    assert ("came out" in plain(before_after_table(judged, plan(inventory)), 100)) is False
+
+
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_fit_the_line_and_keep_every_number_whole(width: int) -> None:
     inventory, judged = analysis(), verdict(False)
+    predicted = with_prediction(plan(inventory))
     texts = [
         plain(table, width)
         for table in (
             inventory_table(inventory),
             layers_table(plan(inventory), inventory),
             curve_table(record()),
-            before_after_table(judged),
+            before_after_table(judged, predicted),
             checks_table(judged),
         )
     ]
@@ -336,12 +375,19 @@ def test_tables_fit_the_line_and_keep_every_number_whole(width: int) -> None:
             ("3x3x16x16", "50,001", "and 1 without a kernel (BatchNormalization)"),
             ("8, 10", "1,001", "401", "as it is", "whole model", "12,345", "53%"),
             ("71.00%", "kept"),
-            ("1.90x smaller", "-1.52 points", "not measured", "-1.82 to -1.22 points"),
+            (
+                "1.90x smaller",
+                "-1.52 points",
+                "not measured",
+                "-1.82 to -1.22 points",
+                "predicted: -0.25 points (-1.00 before fine-tuning, measured -1.20)",
+            ),
             ("NOT PASSED", "litert_same_answers", "FAIL", "not measured", "1.52 points"),
         ),
         strict=True,
     ):
-        assert all(words in text for words in expected)
+        # A caption is folded to the width of its table.
+        assert all(words in " ".join(text.split()) for words in expected)
 
 
 def test_names_cannot_steer_the_terminal() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
+import keras
 import numpy as np
 import pytest
 from conftest import Trained
-from tiny import tiny_cnn
+from tiny import tiny_cnn, tiny_data, train_tiny
 
 import lrf_core as lrf
 from lrf_core import methods
 from lrf_core.artifacts import DesignSpace
+from lrf_core.data import Split
 from lrf_core.errors import ArtifactError, DataError, GoalError, SpecError
 from lrf_core.exploration.merge import in_order
+from lrf_core.exploration.predict import TRIED_PLANS, fit_curve
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest, weight_bytes
-from lrf_core.models.measure import accuracy
+from lrf_core.models.measure import accuracy, predict
+from lrf_core.stages.trial import Trial, trial_samples
 
 CEILINGS = {"params": "max_params", "macs": "max_macs", "bytes": "max_weight_bytes"}
 SETTINGS = lrf.ExploreSpec(samples=128, ranks_per_mode=8, shards=2)
@@ -119,15 +126,111 @@ def test_similarity_goal_holds_for_every_layer(trained: Trained, space: DesignSp
     assert all(candidate.similarity >= 0.9 for candidate in plan.replaced())
 
 
-def test_accuracy_goal_is_tried_on_training_samples(trained: Trained, space: DesignSpace) -> None:
-    settings = lrf.DecomposeSpec(expected_recovery=0.0)
+@pytest.fixture(scope="module")
+def unsure() -> tuple[Trained, DesignSpace]:
+    """A model that errs, so that its accuracy falls step by step, with its design space."""
+    data = tiny_data(train=2048, noise=130.0)
+    model = train_tiny(tiny_cnn(), data, epochs=2)
+    found = SETTINGS.model_copy(update={"methods": ("tucker", "svd")})
+    analysis = lrf.analyze(model, data, settings=found)
+    space = lrf.explore(model, data, analysis, settings=found)
+    return Trained(model, data, Path(), Path()), space
+
+
+@pytest.mark.parametrize("policy", ["knapsack", "threshold"])
+@pytest.mark.parametrize("minimize", ["sensitivity", "error", "macs"])
+def test_accuracy_goal_is_met_by_a_curve_calibrated_on_training_samples(
+    unsure: tuple[Trained, DesignSpace], policy: str, minimize: str
+) -> None:
+    trained, space = unsure
+    settings = lrf.DecomposeSpec(
+        policy=policy, minimize=minimize, expected_recovery=0.5, refit=False
+    )
     goal = lrf.Goal(max_accuracy_drop=2.0)
     plan, model = lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)
+    found = plan.calibration
+    assert found is not None
     assert plan.predicted_drop is not None
-    assert plan.predicted_drop <= 2.0
-    assert plan.after.params < plan.before.params
+    assert len(found.points) <= TRIED_PLANS
+    assert found.loss == ("error" if minimize == "error" else "sensitivity")
+    assert (found.samples, found.labelled) == (2048 - 128, True)
+    assert found.expected_drop == pytest.approx(plan.predicted_drop / 2)
+    assert 0 < plan.after.params < plan.before.params
+    loss = plan.totals_after[found.loss]
+    (own,) = [p for p in found.points if p.loss == pytest.approx(loss, rel=1e-9, abs=0)]
+    assert own.drop <= 4.0 + own.standard_error
+    assert own.drop == pytest.approx(plan.predicted_drop, abs=4 * own.standard_error)
+    # Nothing is refitted, so that the model that was built is the plan that was measured.
+    assert found.measured_drop == pytest.approx(own.drop)
     drop = accuracy(trained.model, trained.data.train) - accuracy(model, trained.data.train)
-    assert drop == pytest.approx(plan.predicted_drop, abs=0.5)
+    assert drop == pytest.approx(found.measured_drop, abs=3 * found.standard_error)
+
+
+def test_a_smaller_plan_is_predicted_to_lose_too_much(
+    unsure: tuple[Trained, DesignSpace],
+) -> None:
+    trained, space = unsure
+    settings = lrf.DecomposeSpec(minimize="error", expected_recovery=0.0, refit=False)
+
+    def plan_for(goal: lrf.Goal) -> lrf.Plan:
+        return lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)[0]
+
+    plan = plan_for(lrf.Goal(max_accuracy_drop=4.0))
+    assert plan.calibration is not None
+    smaller = plan_for(lrf.Goal(max_params=plan.after.params - 1))
+    # The plan was measured last; what was measured before decided on it.
+    loss = plan.totals_after["error"]
+    assert plan.calibration.points[-1].loss == pytest.approx(loss)
+    curve = fit_curve(plan.calibration.points[:-1])
+    assert plan.predicted_drop == pytest.approx(curve.at(loss))
+    assert plan.predicted_drop <= 4.0 < curve.at(smaller.totals_after["error"])
+
+
+def test_without_labels_the_original_stands_for_them(trained: Trained, space: DesignSpace) -> None:
+    train = trained.data.train
+    data = dataclasses.replace(trained.data, train=Split(train.count, None, train.read))
+    settings = lrf.DecomposeSpec(expected_recovery=0.0, refit=False)
+    goal = lrf.Goal(max_accuracy_drop=3.0)
+    plan, model = lrf.decompose(trained.model, data, [space], goal, settings=settings)
+    assert plan.calibration is not None
+    assert not plan.calibration.labelled
+    before, after = (predict(each, train).argmax(axis=-1) for each in (trained.model, model))
+    changed = 100 * float(np.mean(before != after))
+    noise = plan.calibration.standard_error
+    assert plan.calibration.measured_drop == pytest.approx(changed, abs=3 * noise)
+    assert plan.calibration.measured_drop <= 3.0
+
+
+def test_the_drop_is_never_measured_on_test_samples(trained: Trained, space: DesignSpace) -> None:
+    def refuse(indices: np.ndarray) -> np.ndarray:
+        raise AssertionError("test samples were read")
+
+    test = Split(trained.data.test.count, trained.data.test.labels, refuse)
+    data = dataclasses.replace(trained.data, test=test)
+    settings = lrf.DecomposeSpec(refit=False)
+    plan, _ = lrf.decompose(
+        trained.model, data, [space], lrf.Goal(max_accuracy_drop=1.0), settings=settings
+    )
+    assert plan.calibration is not None
+
+
+def test_a_drop_needs_a_model_with_classes() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs), name="size")
+    trial = Trial(model, Split.of(np.zeros((8, 4), np.float32)))
+    with pytest.raises(GoalError, match="model 'size' answers"):
+        trial.drop(model)
+
+
+def test_plans_are_tried_on_samples_that_factors_were_not_fitted_to() -> None:
+    train = Split.of(np.arange(1000), np.zeros(1000)).take(np.arange(999, 99, -1))
+    calibration = train.sample(300, 0)
+    fresh = trial_samples(train, calibration, 1)
+    assert fresh.count == 600
+    assert not set(fresh.arrays()[0]) & set(calibration.arrays()[0])
+    assert trial_samples(train, train, 1) is train
+    few = train.sample(880, 0)
+    assert trial_samples(train, few, 1) is few
 
 
 def test_limits_of_every_kind_hold_in_the_rebuilt_model(
@@ -145,7 +248,8 @@ def test_limits_of_every_kind_hold_in_the_rebuilt_model(
 
 
 @pytest.mark.parametrize("cost", ["params", "macs", "bytes"])
-def test_a_cost_is_minimised_within_a_loss(trained: Trained, space: DesignSpace, cost: str) -> None:
+def test_a_cost_is_minimised_within_a_loss(unsure: tuple[Trained, DesignSpace], cost: str) -> None:
+    trained, space = unsure
     goal = lrf.Goal(max_predicted_loss=0.05)
     settings = lrf.DecomposeSpec(minimize=cost, refit=False)
     plan, _ = lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)
@@ -207,8 +311,8 @@ def test_an_accuracy_goal_combines_with_limits(
     goal = lrf.Goal(max_accuracy_drop=4.0, max_predicted_loss=0.2, similarity=0.5)
     settings = lrf.DecomposeSpec(minimize=minimize, expected_recovery=0.0, refit=False)
     plan, _ = lrf.decompose(trained.model, trained.data, [space], goal, settings=settings)
-    assert plan.predicted_drop is not None
-    assert plan.predicted_drop <= 4.0
+    assert plan.calibration is not None
+    assert plan.calibration.measured_drop <= 4.0
     assert 0 < plan.predicted_loss <= 0.2
     assert all(candidate.similarity >= 0.5 for candidate in plan.replaced())
 
