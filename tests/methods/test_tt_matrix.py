@@ -7,6 +7,7 @@ import pytest
 
 from lrf_core.methods import tt_matrix
 from lrf_core.methods.factor_shapes import balanced_factors
+from lrf_core.methods.moments import SecondMoment
 from lrf_core.methods.t3f import leading_cores, square_root, tt_svd
 from lrf_core.methods.tt_fit import leading_directions, principal_rows
 from lrf_core.methods.tt_matrix import Modes
@@ -87,12 +88,15 @@ def test_principal_rows_are_all_of_a_small_moment_and_the_largest_part_of_a_wide
     rng = np.random.default_rng(4)
     data = rng.normal(size=(400, 90)) * 0.8 ** np.arange(90)
     second = data.T @ data
-    small = principal_rows(second[:20, :20], 64)
+    small = principal_rows(SecondMoment(second[:20, :20]), 64)
     np.testing.assert_allclose(small.T @ small, second[:20, :20], rtol=1e-9)
-    wide = principal_rows(second, 10)
-    assert wide.shape == (10, 90)
     leading = np.linalg.eigvalsh(second)[::-1][:10].sum()
-    np.testing.assert_allclose(np.sum(wide**2), leading, rtol=1e-6)
+    for moment in (second, data[:60]):  # in full, and as the root of another
+        wide = principal_rows(SecondMoment(moment), 10)
+        assert wide.shape == (10, 90)
+        if len(moment) < 90:
+            leading = np.linalg.eigvalsh(moment.T @ moment)[::-1][:10].sum()
+        np.testing.assert_allclose(np.sum(wide**2), leading, rtol=1e-6)
 
 
 def test_the_square_root_of_a_moment_has_no_more_rows_than_the_moment_was_summed_over() -> None:
