@@ -15,7 +15,7 @@ GIB = 2**30
 DEFAULT_MEMORY_BYTES = 4 * GIB
 
 # A batch's feature maps may take this much, or this share of the budget if that is less.
-_FEATURE_MAP_BYTES = 768 * 2**20
+_FEATURE_MAP_BYTES = 448 * 2**20
 _FEATURE_MAP_SHARE = 4
 _MOST_AT_ONCE = 64
 # What scoring a layer needs beside its moments, in multiples of them.

@@ -69,7 +69,7 @@ _REFIT_SWEEPS = 8
 # Multiply-adds for the sweeps of one fit, and of one that will be used: wide layers get fewer.
 _WORK = 2 * 10**10
 # Weights from which a kernel counts as wide: fewer ranks and sweeps, in float32.
-_WIDE = 2**19
+_WIDE = 2**17
 _REFIT_WORK = 10**11
 # Share of the whitened kernel's energy that its Tucker core may miss.
 _CORE_TAIL = 1e-3

@@ -78,9 +78,9 @@ class T3fForm(Form):
     def ladder(self) -> list[Ranks]:
         """The ranks that are offered, small ones first, none smaller than the one before."""
         rungs: list[Ranks] = []
-        # The largest layers take many seconds for each rung: they have every third.
+        # The largest layers take many seconds for each rung: they have every second.
         few = math.prod(self.modes.shape) > MANY_WEIGHTS
-        for wanted in itertools.islice(_rising(len(self.full_ranks)), 0, None, 3 if few else 1):
+        for wanted in itertools.islice(_rising(len(self.full_ranks)), 0, None, 2 if few else 1):
             rung = tuple(map(min, wanted, self.full_ranks))
             if rungs and not self._worthwhile(rung):
                 break

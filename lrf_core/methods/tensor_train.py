@@ -15,7 +15,7 @@ from lrf_core.methods.train import TrainForm, fits_in_memory
 # Ranks offered per mode, at most: they multiply. Fewer for kernels of many weights.
 _LADDER = 8
 _LADDER_OF_WIDE = 6
-_WIDE = 2**19
+_WIDE = 2**17
 
 
 def _forms(geometry: Geometry) -> list[Form]:

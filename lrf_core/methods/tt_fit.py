@@ -32,8 +32,8 @@ from lrf_core.methods.tt_matrix import (
     Cores,
     Modes,
     Single,
+    between,
     contracted_rows,
-    expanded,
     gathered_first,
     left_part,
     mapped,
@@ -41,6 +41,7 @@ from lrf_core.methods.tt_matrix import (
     moved_right,
     projected,
     right_part,
+    squared_norm,
     times,
 )
 
@@ -55,6 +56,7 @@ _STEPS_OF_MANY = 6
 # Of the mean variance, for padded inputs and outputs.
 _PADDED_VARIANCE = 0.01
 _OVERSAMPLED = 8
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Target:
         kernel: `V`, `(m, n)`.
         rows: `X`, `(q, m)`.
         weight: `H`, `(n, n)`.
+        answers: `X V`, `(q, n)`.
         wanted: `X V H`, `(q, n)`.
+        energy: `|V|^2`.
         rest: share of the input's variance that `X` leaves out.
     """
 
@@ -90,7 +94,9 @@ class Target:
     kernel: Matrix
     rows: Matrix
     weight: Matrix
+    answers: Matrix
     wanted: Matrix
+    energy: float
     rest: float
 
     @classmethod
@@ -107,25 +113,26 @@ class Target:
         principal = principal_rows(second, PRINCIPAL_ROWS)
         variance = float(second.variance().sum())
         whole = _padded(kernel.astype(_precision(kernel), copy=False), modes.shape)
-        V = _times_kronecker(whole, whitening.outputs)
-        V = _times_kronecker(V.T, whitening.inputs).T
+        V = _whitened(whole, whitening)
         X = _times_kronecker(_padded(principal, (len(principal), modes.shape[0])), into)
         H = _times_kronecker(_padded(weight, (modes.shape[1],) * 2), out)
         H = _times_kronecker(H.T, out)
         exact = len(kernel) <= PRINCIPAL_ROWS
         rest = 0.0 if exact else max(0.0, 1 - float(np.vdot(principal, principal)) / variance)
-        return cls(modes, whitening, V, X, H, X @ V @ H, rest)
-
-    def missing(self, cores: Sequence[Matrix]) -> Matrix:
-        """`D`, the kernel less what the cores amount to."""
-        D = expanded([core.astype(self.kernel.dtype) for core in cores])
-        return np.subtract(self.kernel, D, out=D)
+        answers = (X.astype(V.dtype) @ V).astype(np.float64)
+        energy = float(np.vdot(V, V))
+        return cls(modes, whitening, V, X, H, answers, answers @ H, energy, rest)
 
     def error(self, cores: Sequence[Matrix]) -> float:
-        """`tr(F D^T S D)`, as far as the fit sees it."""
-        D = self.missing(cores)
-        XD = self.rows.astype(D.dtype) @ D
-        return float(np.vdot(XD @ self.weight, XD) + self.rest * np.vdot(D, D))
+        """`tr(F D^T S D)`, as far as the fit sees it; the matrix itself is never expanded."""
+        XD = self.answers - times(self.rows, cores)
+        seen = float(np.vdot(XD @ self.weight, XD))
+        if not self.rest:
+            return seen
+        own = [core.astype(self.kernel.dtype) for core in cores[:-1]]
+        kept = projected(self.kernel, left_part(own), right_part(own[:0]))
+        D = self.energy - 2 * float(np.vdot(kept, cores[-1])) + squared_norm(cores)
+        return seen + self.rest * D
 
 
 def swept(target: Target, cores: Sequence[Matrix], ranks: Ranks) -> Cores:
@@ -169,7 +176,7 @@ def leading_directions(matrix: Matrix, count: int, iterations: int = 2) -> Matri
     """
     count = min(count, *matrix.shape)
     sampled = min(count + _OVERSAMPLED, *matrix.shape)
-    start = np.random.default_rng(0).normal(size=(matrix.shape[1], sampled))
+    start = np.random.default_rng(0).normal(size=(matrix.shape[1], sampled)).astype(matrix.dtype)
     basis = np.linalg.qr(matrix @ start)[0]
     for _ in range(iterations):
         basis = np.linalg.qr(matrix @ (matrix.T @ basis))[0]
@@ -253,8 +260,10 @@ def _widened(target: Target, cores: Sequence[Matrix], k: int, rank: int) -> list
     if rank <= s:
         return list(cores)
     own = [core.astype(target.kernel.dtype) for core in cores]
-    residual = target.missing(cores)
-    pair = projected(residual, left_part(own[:k]), right_part(own[k + 2 :])).astype(np.float64)
+    sides = left_part(own[:k]), right_part(own[k + 2 :])
+    # Of the residual, whose other part is what the two cores are between the same sides.
+    pair = projected(target.kernel, *sides).astype(np.float64)
+    pair -= between(cores, k)
     pair = pair.reshape(r, m, -1, n, cores[k + 1].shape[2], pair.shape[-1])
     unfolded = pair.transpose(0, 1, 3, 2, 4, 5).reshape(r * m * n, -1)
     present = cores[k].reshape(r * m * n, s)
@@ -265,6 +274,18 @@ def _widened(target: Target, cores: Sequence[Matrix], k: int, rank: int) -> list
     wider[k] = Q.reshape(r, m, n, -1)
     wider[k + 1] = np.tensordot(R[:, :s], cores[k + 1], 1)
     return wider
+
+
+def _whitened(kernel: Matrix, whitening: Whitening) -> Matrix:
+    """`kron(inputs)^T @ kernel @ kron(outputs)`, block by block: kernels may be large."""
+    found = np.empty_like(kernel)
+    for start in range(0, len(kernel), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        found[rows] = _times_kronecker(kernel[rows], whitening.outputs)
+    for start in range(0, kernel.shape[1], _BLOCK):
+        columns = slice(start, start + _BLOCK)
+        found[:, columns] = _times_kronecker(found[:, columns].T, whitening.inputs).T
+    return found
 
 
 def _precision(kernel: Matrix) -> npt.DTypeLike:

@@ -138,6 +138,38 @@ def projected(matrix: _Real, left: _Real, right: _Real) -> _Real:
     return np.tensordot(left, half, ((0, 1), (0, 2)))
 
 
+def between(cores: Sequence[Matrix], k: int) -> Matrix:
+    """What `projected` leaves of the matrix itself, the cores `k` and `k + 1` open:
+    `(r, m_k m_{k+1}, n_k n_{k+1}, s)`."""
+    before, after = _gram_before(cores[:k]), _gram_after(cores[k + 2 :])
+    left = np.tensordot(before, cores[k], 1)
+    right = np.tensordot(cores[k + 1], after, 1)
+    joined = np.tensordot(left, right, 1).swapaxes(2, 3)
+    r, m, m_next, n, n_next, s = joined.shape
+    return np.asarray(joined.reshape(r, m * m_next, n * n_next, s))
+
+
+def squared_norm(cores: Sequence[Matrix]) -> float:
+    """The squared Frobenius norm of the matrix."""
+    return float(_gram_before(cores).item())
+
+
+def _gram_before(cores: Sequence[Matrix]) -> Matrix:
+    """Inner products of the columns of `left_part`, `(s, s)`."""
+    gram = np.ones((1, 1))
+    for core in cores:
+        gram = np.tensordot(core, np.tensordot(gram, core, 1), ((0, 1, 2), (0, 1, 2)))
+    return gram
+
+
+def _gram_after(cores: Sequence[Matrix]) -> Matrix:
+    """Inner products of the rows of `right_part`, `(r, r)`."""
+    gram = np.ones((1, 1))
+    for core in reversed(cores):
+        gram = np.tensordot(np.tensordot(core, gram, 1), core, ((1, 2, 3), (1, 2, 3)))
+    return gram
+
+
 def moved_right(cores: Sequence[Matrix], k: int) -> list[Matrix]:
     """The same matrix, core `k` with orthonormal columns, the rest of it in core `k + 1`."""
     moved = list(cores)

@@ -10,7 +10,15 @@ from lrf_core.methods.factor_shapes import balanced_factors
 from lrf_core.methods.moments import SecondMoment
 from lrf_core.methods.t3f import leading_cores, square_root, tt_svd
 from lrf_core.methods.tt_fit import leading_directions, principal_rows
-from lrf_core.methods.tt_matrix import Modes
+from lrf_core.methods.tt_matrix import (
+    Modes,
+    between,
+    expanded,
+    left_part,
+    projected,
+    right_part,
+    squared_norm,
+)
 
 MODES = Modes((4, 3, 5), (2, 6, 3))
 
@@ -130,3 +138,11 @@ def test_padding_stays_small() -> None:
     for size in range(50, 3000, 7):
         for count in (2, 3, 4):
             assert size <= np.prod(balanced_factors(size, count)) <= 1.13 * size
+
+
+def test_inner_products_need_no_expanded_matrix(cores: tuple[np.ndarray, ...]) -> None:
+    matrix = expanded(cores)
+    np.testing.assert_allclose(squared_norm(cores), np.sum(matrix**2))
+    for k in range(2):
+        sides = left_part(cores[:k]), right_part(cores[k + 2 :])
+        np.testing.assert_allclose(between(cores, k), projected(matrix, *sides), atol=1e-9)
