@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from lrf_core.cli import run_command_line
-from lrf_core.errors import EXIT_GATE_REFUSED
-from lrf_core.options import (
+from lrf_core.commands.options import (
     DropOption,
     EpochsOption,
     JsonOption,
@@ -27,6 +26,7 @@ from lrf_core.options import (
     goal_settings,
     split_names,
 )
+from lrf_core.errors import EXIT_GATE_REFUSED
 from lrf_core.spec import load_spec
 
 app = typer.Typer(

@@ -11,17 +11,12 @@ refitted by least squares to the encoded inputs, and the next axis joins the cha
 encoders, the best last convolution and decoder are a reduced-rank regression (Izenman 1975): the
 leading eigenvectors of the fitted outputs' second moment. That is exact, and nested in the last
 rank: one solve serves all its values.
-
-Rows of an encoded kernel are ordered by channel, then by kernel position. So truncating channels
-leaves a leading block, and one Cholesky decomposition of the encoded `S` serves every truncation:
-its leading blocks are theirs. Joining the next axis to the channels then leaves the order as it is.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import keras
@@ -45,6 +40,7 @@ from lrf_core.methods.base import (
 from lrf_core.methods.kept import Kept
 from lrf_core.methods.moments import MAX_FULL_WIDTH
 from lrf_core.methods.nested import Sums, explained_by_rank
+from lrf_core.methods.train_fit import Fit, Stage, in_basis
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -191,130 +187,6 @@ def _along(
     )
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """A kernel some of whose modes are encoded, in the basis of the next encoder.
-
-    Rows are ordered by channel, leading ones first, then by position in the windows that are left;
-    there are `N = channels * window` of them.
-
-    Attributes:
-        window: kernel positions of the convolutions still to come.
-        second: second moment of the encoded inputs with its ridge, `(N, N)`.
-        target: `second` times the kernel, `(N, c)`.
-        kernel: the layer's own kernel, encoded, `(N, c)`.
-        rows: the sampled rows, encoded, `(N, m)`.
-        encoders: what has led here, one matrix for each rank, the last one not truncated.
-    """
-
-    window: int
-    second: Matrix
-    target: Matrix
-    kernel: Matrix
-    rows: Matrix
-    encoders: tuple[Matrix, ...]
-
-    @property
-    def width(self) -> int:
-        """Channels there are."""
-        return len(self.second) // self.window
-
-    @cached_property
-    def _lower(self) -> Matrix:
-        return lower_factor(self.second)
-
-    @cached_property
-    def solved_target(self) -> Matrix:
-        """`L^-1 target`, `(N, c)`; its leading rows are those of a truncation."""
-        return _forward(self._lower, self.target)
-
-    @cached_property
-    def solved_rows(self) -> Matrix:
-        """`L^-1 rows`, `(N, m)`."""
-        return _forward(self._lower, self.rows)
-
-    def backward(self, matrix: Matrix) -> Matrix:
-        """`L_p^-T matrix`, for the leading block of as many rows as the matrix has."""
-        size = len(matrix)
-        return np.asarray(
-            scipy.linalg.solve_triangular(self._lower[:size, :size], matrix, lower=True, trans="T")
-        )
-
-    def encoded(self, rank: int, fitted: Matrix, axis: int, widest: int) -> _Stage:
-        """Truncated to `rank` channels, with the first axis of the window joined to them.
-
-        Args:
-            fitted: the least-squares kernel of the truncation, `(rank * window, c)`.
-            axis: size of that axis.
-            widest: channels to keep in the basis of the next encoder.
-        """
-        size = rank * self.window
-        encoders = (*self.encoders[:-1], self.encoders[-1][:, :rank])
-        return _in_basis(
-            self.window // axis,
-            self.second[:size, :size],
-            fitted,
-            (self.target[:size], self.kernel[:size], self.rows[:size]),
-            encoders,
-            widest,
-        )
-
-
-def _in_basis(
-    window: int,
-    second: Matrix,
-    fitted: Matrix,
-    sides: tuple[Matrix, Matrix, Matrix],
-    encoders: tuple[Matrix, ...],
-    widest: int,
-) -> _Stage:
-    """In the basis of the next encoder, leading directions first; truncation then is a block."""
-    E = _encoder(fitted.reshape(-1, window, fitted.shape[-1]), second)[:, :widest]
-    target, kernel, rows = (_encoded(side, E) for side in sides)
-    return _Stage(window, _encoded(_encoded(second, E).T, E), target, kernel, rows, (*encoders, E))
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """The reduced-rank regression behind one choice of encoders; `p` rows, `c` outputs.
-
-    `W' = coded_r decoder_r` in the encoded space, for every r.
-
-    Attributes:
-        stage: what it was fitted to, not truncated.
-        directions: output weight times the leading directions, `G V`, `(c, c)`.
-        decoder: `V^T G^-1`, `(c, c)`.
-        values: weighted second moment that each direction explains, `(c,)`.
-        size: `p`.
-    """
-
-    stage: _Stage
-    directions: Matrix
-    decoder: Matrix
-    values: Sums
-    size: int
-
-    @cached_property
-    def coded(self) -> Matrix:
-        """Fitted kernel times leading directions, `(p, c)`; its first r columns count."""
-        return self.stage.backward(self.stage.solved_target[: self.size] @ self.directions)
-
-    @cached_property
-    def coded_rows(self) -> Matrix:
-        """The sampled rows through the coded directions, `(m, c)`."""
-        solved = self.stage.solved_target[: self.size] @ self.directions
-        return np.asarray(self.stage.solved_rows[: self.size].T @ solved)
-
-    def cross(self, ridge: float) -> Matrix:
-        """`W^T S` times the coded directions, `(c, c)`, without the ridge."""
-        target, kernel = self.stage.target[: self.size], self.stage.kernel[: self.size]
-        return np.asarray((target - ridge * kernel).T @ self.coded)
-
-    def gram(self, ridge: float) -> Matrix:
-        """Second moment of the coded directions, `(c, c)`, without the ridge."""
-        return np.asarray(np.diag(self.values) - ridge * (self.coded.T @ self.coded))
-
-
 class TrainSweep(Sweep):
     """Nested in the last rank, and in every other for the encoders before it.
 
@@ -326,8 +198,8 @@ class TrainSweep(Sweep):
         super().__init__(form.geometry, kernel, moments)
         self._form = form
         self._output_weight = lower_factor(moments.output_weight(form.geometry.outputs))
-        self._stages: Kept[tuple[Ranks, int], _Stage] = Kept(len(form.windows))
-        self._fits: Kept[Ranks, _Fit] = Kept(2)
+        self._stages: Kept[tuple[Ranks, int], Stage] = Kept(len(form.windows))
+        self._fits: Kept[Ranks, Fit] = Kept(2)
         self._all_values: Kept[Ranks, Sums] = Kept()
         self._all_sums: Kept[Ranks, tuple[Sums, Sums]] = Kept()
 
@@ -377,7 +249,7 @@ class TrainSweep(Sweep):
         fit, rank = self._fit(self._best(ranks)), ranks[-1]
         return np.asarray(fit.coded_rows[:, :rank] @ fit.decoder[:rank])
 
-    def _fit(self, encoders: Ranks) -> _Fit:
+    def _fit(self, encoders: Ranks) -> Fit:
         return self._fits.of(encoders, self._fitted)
 
     def _values(self, encoders: Ranks) -> Sums:
@@ -416,21 +288,21 @@ class TrainSweep(Sweep):
         )
 
     @cached_property
-    def _root(self) -> _Stage:
+    def _root(self) -> Stage:
         geometry = self._form.geometry
         window, inputs = geometry.window, geometry.inputs
         split = self.moments.regularized_second().reshape(window, inputs, window, inputs)
         second = split.transpose(1, 0, 3, 2).reshape(window * inputs, -1)
         kernel = _by_channel(self.kernel, geometry)
         rows = _by_channel(self.moments.rows.T.astype(np.float64), geometry)
-        return _in_basis(
+        return in_basis(
             window, second, kernel, (second @ kernel, kernel, rows), (), self._form.full_ranks[0]
         )
 
-    def _stage(self, encoders: Ranks, widest: int) -> _Stage:
+    def _stage(self, encoders: Ranks, widest: int) -> Stage:
         return self._stages.of((encoders, widest), lambda key: self._stage_after(*key))
 
-    def _stage_after(self, encoders: Ranks, widest: int) -> _Stage:
+    def _stage_after(self, encoders: Ranks, widest: int) -> Stage:
         """With these encoders applied, in the basis of the next."""
         if not encoders:
             return self._root
@@ -440,13 +312,13 @@ class TrainSweep(Sweep):
         axis = self._form.windows[len(encoders) - 1]
         return stage.encoded(encoders[-1], fitted, axis, widest)
 
-    def _stage_of(self, encoders: Ranks) -> _Stage:
+    def _stage_of(self, encoders: Ranks) -> Stage:
         """In which the last of these encoders is a truncation."""
         before, rank = encoders[:-1], encoders[-1]
         widest = self._form.widest(before)
         return self._stage(before, widest if rank <= widest else self._form.full_ranks[len(before)])
 
-    def _fitted(self, encoders: Ranks) -> _Fit:
+    def _fitted(self, encoders: Ranks) -> Fit:
         stage, G = self._stage_of(encoders), self._output_weight
         size = encoders[-1] * stage.window
         solved = stage.solved_target[:size] @ G
@@ -454,7 +326,7 @@ class TrainSweep(Sweep):
         values, V = values[::-1], V[:, ::-1]
         # W' = kernel G V_r V_r^T G^-1
         decoder = scipy.linalg.solve_triangular(G.T, V).T
-        return _Fit(stage, G @ V, decoder, values, size)
+        return Fit(stage, G @ V, decoder, values, size)
 
 
 def _by_channel(matrix: Matrix, geometry: Geometry) -> Matrix:
@@ -479,30 +351,3 @@ def _widened(factors: list[Matrix], windows: tuple[int, ...], ranks: Ranks) -> l
         widened.append(np.pad(split, extra).reshape(window * inputs, rank))
         inputs = rank
     return widened
-
-
-def _forward(lower: Matrix, matrix: Matrix) -> Matrix:
-    return np.asarray(scipy.linalg.solve_triangular(lower, matrix, lower=True))
-
-
-def _encoder(kernel: Matrix, second: Matrix) -> Matrix:
-    """Orthonormal `(channels, channels)`, leading columns first, for a kernel `(channels, k, c)`.
-
-    From the singular vectors of the kernel unfolded along its channels, whitened by a separable
-    approximation of `second`, `(channels * k, channels * k)`.
-    """
-    channels, window, _ = kernel.shape
-    blocks = second.reshape(channels, window, channels, window)
-    L_channel = lower_factor(np.einsum("akbk->ab", blocks))
-    L_window = lower_factor(np.einsum("akal->kl", blocks))
-    whitened = (L_channel.T @ kernel.reshape(channels, -1)).reshape(kernel.shape)
-    unfolded = np.matmul(L_window.T, whitened).reshape(channels, -1)
-    _, U = np.linalg.eigh(unfolded @ unfolded.T)
-    encoder, _ = np.linalg.qr(scipy.linalg.solve_triangular(L_channel.T, U[:, ::-1]))
-    return np.asarray(encoder)
-
-
-def _encoded(matrix: Matrix, encoder: Matrix) -> Matrix:
-    """`(encoder kron I)^T @ matrix`, for a matrix of rows by channel, then position."""
-    by_channel = matrix.reshape(encoder.shape[0], -1)
-    return np.asarray((encoder.T @ by_channel).reshape(-1, matrix.shape[1]))

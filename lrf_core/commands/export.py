@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lrf_core.commands.options import DataOption, JsonOption, SeedOption, WeightsOption
 from lrf_core.errors import SpecError
-from lrf_core.options import DataOption, JsonOption, SeedOption, WeightsOption
 from lrf_core.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:

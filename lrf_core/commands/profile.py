@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrf_core.errors import ModelError, SpecError
-from lrf_core.options import (
+from lrf_core.commands.options import (
     DataOption,
     JsonOption,
     MethodsOption,
@@ -17,6 +16,7 @@ from lrf_core.options import (
     WeightsOption,
     split_names,
 )
+from lrf_core.errors import ModelError, SpecError
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import ExploreSpec
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrf_core.artifacts import Analysis
+from lrf_core.commands.options import JsonOption, OutOption, SpacesOption
 from lrf_core.errors import ArtifactError, SpecError
-from lrf_core.options import JsonOption, OutOption, SpacesOption
 from lrf_core.outputs import Outputs
 
 if TYPE_CHECKING:

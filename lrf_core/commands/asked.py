@@ -1,0 +1,59 @@
+"""What commands share: flags to a spec, a spec to its inputs, and results to people or machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lrf_core.artifacts import Verdict
+from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
+from lrf_core.outputs import Outputs
+from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.spec import Spec, make_spec, read_spec
+
+if TYPE_CHECKING:
+    import keras
+
+    from lrf_core.data import Data
+
+
+def asked_for(file: Path | None, settings: dict[str, Any]) -> tuple[Spec, Outputs]:
+    """The spec of a command and its folder. Raises SpecError naming the flags that are missing."""
+    written = read_spec(file) if file else {}
+    for key, flag in (("model", "MODEL"), ("data", "--data")):
+        if not written.get(key) and not settings.get(key):
+            raise SpecError(f"{flag} is missing; give it, or --spec with a '{key}:' in it")
+    spec = make_spec(written, settings)
+    return spec, Outputs(Path(spec.out))
+
+
+def inputs_of(spec: Spec) -> tuple[keras.Model, Data]:
+    import_tensorflow_quietly()
+    from lrf_core.data import open_data
+    from lrf_core.models.load import load_model
+
+    model = load_model(spec.model, spec.weights)
+    return model, open_data(spec.data, model, spec.seed)
+
+
+def show(artifact: Any, as_json: bool, table: Any, where: str | Path) -> None:
+    from lrf_core.summary import print_for_people
+
+    if as_json:
+        print_json(artifact.model_dump(mode="json"))
+    else:
+        print_for_people(table, where)
+
+
+def print_json(content: Any) -> None:
+    json.dump(content, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def exit_by(verdict: Verdict) -> None:
+    if not verdict.passed:
+        raise typer.Exit(EXIT_GATE_REFUSED)
