@@ -57,7 +57,7 @@ from lrf_core.methods.kept import Kept
 _STEP = 1 / 16
 _GROWTH = 1.2
 _GROWTH_OF_WIDE = 1.6
-_HIGHEST_OF_WIDE = 0.75
+_HIGHEST_OF_WIDE = 0.5
 # Starts that are tried for new components, and the sweeps after which the best goes on.
 _SEEDS = 2
 _TRIAL_SWEEPS = 3

@@ -11,7 +11,7 @@ from lrf_core.methods.tt_matrix import Modes
 # Largest factor over smallest: 10 = 5 x 2 is taken as it is, 14 becomes 15 = 5 x 3.
 _LARGEST_RATIO = 2.5
 # Layers with more weights are offered one shape only: every fit reads the whole kernel many times.
-MANY_WEIGHTS = 2**24
+MANY_WEIGHTS = 2**23
 
 
 def shapes(geometry: Geometry) -> list[Modes]:

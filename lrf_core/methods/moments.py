@@ -46,8 +46,8 @@ class SecondMoment:
     """`S + ridge`, as an operator.
 
     Attributes:
-        values: `S`, `(n, n)`, with the ridge in it, or its root `(q, n)` without.
-        ridge: what is still to be added to the diagonal.
+        values: `S`, `(n, n)`, or its root `(q, n)`.
+        ridge: what is to be added to the diagonal.
     """
 
     values: Matrix
@@ -64,10 +64,11 @@ class SecondMoment:
 
     def times(self, matrix: _Real) -> _Real:
         """`(S + ridge) @ matrix`, in the precision of the two."""
-        if not is_root(self.values):
-            return np.asarray(self.values @ matrix)
-        product = self.values.T @ (self.values @ matrix)
-        return np.asarray(product + matrix.dtype.type(self.ridge) * matrix)
+        product = self.values @ matrix
+        if is_root(self.values):
+            product = self.values.T @ product
+        product += matrix.dtype.type(self.ridge) * matrix
+        return np.asarray(product)
 
     def gram(self, matrix: Matrix) -> Matrix:
         """`matrix^T (S + ridge) matrix` in float64; of wide layers computed in float32.
@@ -144,9 +145,7 @@ class Moments:
 
     def regularized(self) -> SecondMoment:
         """`S` with its ridge."""
-        if is_root(self.second):
-            return SecondMoment(self.second, self.ridge)
-        return SecondMoment(self.regularized_second())
+        return SecondMoment(self.second, self.ridge)
 
     def full_second(self) -> Matrix:
         """`S` as a full matrix, `(n, n)`."""
@@ -154,8 +153,9 @@ class Moments:
 
     def regularized_second(self) -> Matrix:
         """`S` with its ridge as a full matrix, `(n, n)`."""
-        full = self.full_second()
-        return np.asarray(full + self.ridge * np.eye(len(full)))
+        full = np.array(self.full_second())
+        full.flat[:: len(full) + 1] += self.ridge
+        return full
 
     def times(self, matrix: Matrix) -> Matrix:
         """`S @ matrix`, without the ridge."""

@@ -16,6 +16,8 @@ from lrf_core.methods.train import TrainForm, fits_in_memory
 _LADDER = 8
 _LADDER_OF_WIDE = 6
 _WIDE = 2**17
+_LADDER_OF_WIDEST = 4
+_WIDEST = 2**20
 
 
 def _forms(geometry: Geometry) -> list[Form]:
@@ -29,8 +31,9 @@ def _forms(geometry: Geometry) -> list[Form]:
     groups = (*((axis,) for axis in longer[:-1]), tuple(sorted((longer[-1], *rest))))
     if not fits_in_memory(geometry):
         return []
-    wide = math.prod(geometry.kernel_shape) >= _WIDE
-    ladder = _LADDER_OF_WIDE if wide else _LADDER
+    weights = math.prod(geometry.kernel_shape)
+    wide = weights >= _WIDE
+    ladder = _LADDER_OF_WIDEST if weights >= _WIDEST else _LADDER_OF_WIDE if wide else _LADDER
     return [TrainForm(geometry, METHOD.name, groups, ladder, encoded_only=wide)]
 
 

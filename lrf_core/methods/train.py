@@ -42,6 +42,10 @@ from lrf_core.methods.moments import MAX_FULL_WIDTH
 from lrf_core.methods.nested import Sums, explained_by_rank
 from lrf_core.methods.train_fit import Fit, Stage, in_basis
 
+# Every first rank takes a solve of its own: of this many weights, fewer are offered.
+_MANY_WEIGHTS = 2**20
+_OFFERED_OF_MANY = 10
+
 Groups = tuple[tuple[int, ...], ...]
 
 
@@ -96,6 +100,14 @@ class TrainForm(Form):
         """Ranks of one mode that fits may build on."""
         return rank_grid(self.full_ranks[mode], self._ladder)
 
+    def _offered(self, mode: int, per_mode: int) -> list[int]:
+        ladder = self.ladder(mode)
+        if mode == 0 and self._encoded_only and len(ladder) > 1:
+            ladder = ladder[:-1]
+        if mode == 0 and math.prod(self.geometry.kernel_shape) >= _MANY_WEIGHTS:
+            per_mode = min(per_mode, _OFFERED_OF_MANY)
+        return ladder[:: -math.ceil(len(ladder) / per_mode)][::-1]
+
     def widest(self, encoders: Ranks) -> int:
         """The largest rank after these that can have fewer parameters than the layer."""
         mode = len(encoders)
@@ -110,12 +122,7 @@ class TrainForm(Form):
         )
 
     def candidate_ranks(self, per_mode: int) -> list[Ranks]:
-        offered = []
-        for mode in range(len(self.full_ranks)):
-            ladder = self.ladder(mode)
-            if mode == 0 and self._encoded_only and len(ladder) > 1:
-                ladder = ladder[:-1]
-            offered.append(ladder[:: -math.ceil(len(ladder) / per_mode)][::-1])
+        offered = [self._offered(mode, per_mode) for mode in range(len(self.full_ranks))]
         return [ranks for ranks in itertools.product(*offered) if self._feasible(ranks)]
 
     def cost(self, ranks: Ranks) -> Cost:
@@ -291,8 +298,9 @@ class TrainSweep(Sweep):
     def _root(self) -> Stage:
         geometry = self._form.geometry
         window, inputs = geometry.window, geometry.inputs
-        split = self.moments.regularized_second().reshape(window, inputs, window, inputs)
-        second = split.transpose(1, 0, 3, 2).reshape(window * inputs, -1)
+        split = self.moments.full_second().reshape(window, inputs, window, inputs)
+        second = np.array(split.transpose(1, 0, 3, 2), order="C").reshape(window * inputs, -1)
+        second.flat[:: len(second) + 1] += self.moments.ridge
         kernel = _by_channel(self.kernel, geometry)
         rows = _by_channel(self.moments.rows.T.astype(np.float64), geometry)
         return in_basis(

@@ -163,10 +163,11 @@ def principal_rows(second: SecondMoment, count: int) -> Matrix:
         U = leading_directions(values, count)
         return np.asarray(U.T @ values)
     if len(values) <= count:
-        return lower_factor(values).T
+        return lower_factor(values + second.ridge * np.eye(len(values))).T
     basis = leading_directions(values, count, iterations=3)
     energies, vectors = np.linalg.eigh(basis.T @ values @ basis)
-    return np.asarray(np.sqrt(np.maximum(energies, 0))[:, None] * (basis @ vectors).T)
+    energies = np.maximum(energies + second.ridge, 0)
+    return np.asarray(np.sqrt(energies)[:, None] * (basis @ vectors).T)
 
 
 def leading_directions(matrix: Matrix, count: int, iterations: int = 2) -> Matrix:
@@ -310,7 +311,7 @@ def _mode_factors(second: SecondMoment, sizes: tuple[int, ...]) -> tuple[Matrix,
         values, ridge = np.pad(values, ((0, 0), (0, padding))), max(second.ridge, 1e-9 * filled)
         padded = SecondMoment(values, ridge)
     else:
-        padded = SecondMoment(_padded(values, (total, total)))
+        padded = SecondMoment(_padded(values, (total, total)), second.ridge)
         np.fill_diagonal(padded.values[len(variance) :, len(variance) :], filled)
     return tuple(lower_factor(moment) for moment in padded.marginals(sizes))
 

@@ -28,7 +28,9 @@ def model_with_dead(channels: int) -> keras.Model:
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
     x = layers.Dense(12, activation="relu", name="second")(x)
     x = layers.Dense(32, name="dense")(x)
-    model = keras.Model(inputs, layers.Dense(4, activation="softmax")(layers.ReLU()(x)))
+    model = keras.Model(
+        inputs, layers.Dense(4, activation="softmax", name="last")(layers.ReLU()(x))
+    )
     for name in ("first", "second"):
         model.get_layer(name).bias.assign([-1e3] * channels + [0.1] * (12 - channels))
     return model
