@@ -123,7 +123,6 @@ def one(label: str, arguments: argparse.Namespace) -> Row:
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3))
     rng = np.random.default_rng(arguments.seed)
     images = rng.integers(0, 256, (arguments.images, size, size, 3), dtype=np.uint8)
-    images = images.astype(np.float32) / 128 - 1
     labels = rng.integers(0, 1000, len(images))
     split = lrf.Split.of(images, labels)
     few = split.take(np.arange(4))

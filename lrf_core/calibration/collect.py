@@ -28,7 +28,7 @@ from lrf_core.calibration.tap import survey, tapped
 from lrf_core.data import Split
 from lrf_core.errors import DataError
 from lrf_core.methods import Moments
-from lrf_core.methods.moments import is_root
+from lrf_core.methods.moments import LARGEST_DOUBLE, is_root
 from lrf_core.models.precision import in_float32
 from lrf_core.models.trace import walk
 from lrf_core.progress import work
@@ -314,6 +314,8 @@ class _Totals:
             _logger.warning("layer '%s': gradient is not finite, sensitivity is off", path)
             gradient = None
         second /= math.sqrt(samples) if is_root(second) else samples
+        if second.size > LARGEST_DOUBLE:
+            second = second.astype(np.float32)
         if gradient is not None:
             gradient /= samples
         return Moments(second, gradient, self.kept, rows_seen=self.second.rows)

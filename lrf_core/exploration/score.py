@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -16,6 +17,10 @@ from lrf_core.exploration.similarity import Similarity, get
 from lrf_core.methods import Form, Moments, Sweep
 from lrf_core.methods.base import Matrix, Ranks
 from lrf_core.models.inventory import geometry_of, kernel_matrix
+
+# Numbers in the sampled rows of a layer above which every second row is judged: maps of many
+# channels are known well enough from fewer positions.
+_MANY = 2**21
 
 _logger = logging.getLogger("lrf")
 
@@ -38,13 +43,10 @@ def score_layer(
         feature_map: what the metric is taken on, see `feature_maps`; by default the layer's
             output after its own bias and activation.
     """
-    geometry = geometry_of(record)
-    judge = _Judge(
-        feature_map or feature_map_of(layer),
-        kernel_matrix(layer),
-        moments,
-        metric_for(record, similarity),
-    )
+    geometry, metric = geometry_of(record), metric_for(record, similarity)
+    if metric.window == 1 and moments.rows.size > _MANY:
+        moments = replace(moments, rows=moments.rows[::2])
+    judge = _Judge(feature_map or feature_map_of(layer), kernel_matrix(layer), moments, metric)
     return [
         judge.candidate(record.name, name, form, sweep, ranks)
         for name in record.methods

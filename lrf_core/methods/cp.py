@@ -56,7 +56,7 @@ from lrf_core.methods.kept import Kept
 # a step is less than this growth. High ranks take the longest and gain the least.
 _STEP = 1 / 16
 _GROWTH = 1.2
-_GROWTH_OF_WIDE = 1.6
+_GROWTH_OF_WIDE = 1.9
 _HIGHEST_OF_WIDE = 0.5
 # Starts that are tried for new components, and the sweeps after which the best goes on.
 _SEEDS = 2

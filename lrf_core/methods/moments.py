@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 _Real = TypeVar("_Real", Matrix, NDArray[np.float32])
 
-# Numbers in a second moment up to which its products are in float64.
-_LARGEST_DOUBLE = 2048**2
+# Numbers in a second moment up to which it is kept, and multiplied, in float64.
+LARGEST_DOUBLE = 2048**2
+
+_BLOCK = 512
 
 # Above this width no full second moment is kept: 8192^2 doubles are half a gibibyte.
 MAX_FULL_WIDTH = 8192
@@ -37,8 +39,8 @@ def is_root(values: Matrix) -> bool:
 def variance_of(values: Matrix) -> Matrix:
     """The diagonal of `S`, `(n,)`."""
     if is_root(values):
-        return np.asarray(np.einsum("qn,qn->n", values, values))
-    return np.asarray(np.diag(values))
+        return np.asarray(np.einsum("qn,qn->n", values, values), np.float64)
+    return np.asarray(np.diag(values), np.float64)
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,18 @@ class SecondMoment:
 
     def times(self, matrix: _Real) -> _Real:
         """`(S + ridge) @ matrix`, in the precision of the two."""
-        product = self.values @ matrix
+        product = _product(self.values, matrix)
         if is_root(self.values):
-            product = self.values.T @ product
+            product = _product(self.values.T, product)
         product += matrix.dtype.type(self.ridge) * matrix
-        return np.asarray(product)
+        return product
 
     def gram(self, matrix: Matrix) -> Matrix:
         """`matrix^T (S + ridge) matrix` in float64; of wide layers computed in float32.
 
         Products of tall dictionaries take the longest.
         """
-        if self.size <= _LARGEST_DOUBLE:
+        if self.size <= LARGEST_DOUBLE:
             return np.asarray(matrix.T @ self.times(matrix))
         single = matrix.astype(np.float32)
         return np.asarray(single.T @ self._single.times(single), np.float64)
@@ -86,7 +88,7 @@ class SecondMoment:
 
     def single(self) -> SecondMoment:
         """In float32."""
-        return SecondMoment(self.values.astype(np.float32), self.ridge)
+        return SecondMoment(self.values.astype(np.float32, copy=False), self.ridge)
 
     def marginals(self, sizes: Sequence[int]) -> list[Matrix]:
         """Matrices `M_j (d_j, d_j)` whose Kronecker product approximates `S + ridge`.
@@ -109,10 +111,18 @@ class SecondMoment:
         if is_root(self.values):
             split = np.moveaxis(self.values.reshape(-1, *sizes), mode + 1, 0)
             flat = split.reshape(sizes[mode], -1)
-            return np.asarray(flat @ flat.T)
+            return np.asarray(flat @ flat.T, np.float64)
         columns = letters.replace(letters[mode], "Z")
         tensor = self.values.reshape(*sizes, *sizes)
-        return np.asarray(np.einsum(f"{letters}{columns}->{letters[mode]}Z", tensor))
+        return np.asarray(np.einsum(f"{letters}{columns}->{letters[mode]}Z", tensor), np.float64)
+
+
+def _product(values: Matrix, matrix: _Real) -> _Real:
+    """`values @ matrix` in the precision of the matrix, some rows at a time if they differ."""
+    if values.dtype == matrix.dtype:
+        return np.asarray(values @ matrix)
+    blocks = (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))
+    return np.concatenate([block.astype(matrix.dtype) @ matrix for block in blocks])
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,8 @@ class Moments:
     Attributes:
         second: second moment `S` of the input rows, summed over positions, mean over samples:
             `(n, n)`, or its root `(q, n)` with `S = R^T R` where fewer rows than inputs were seen.
+            Of wide layers in float32: that rounds its entries by less than the float32 products
+            that they are sums of, and far below the ridge.
         gradient: second moment `F` of the loss gradient at the layer's output, `(c, c)`, summed
             over positions, mean over samples; None where the model gives no gradient.
         rows: sampled input rows, `(m, n)`.
@@ -149,7 +161,8 @@ class Moments:
 
     def full_second(self) -> Matrix:
         """`S` as a full matrix, `(n, n)`."""
-        return np.asarray(self.second.T @ self.second) if is_root(self.second) else self.second
+        full = self.second.T @ self.second if is_root(self.second) else self.second
+        return np.asarray(full, np.float64)
 
     def regularized_second(self) -> Matrix:
         """`S` with its ridge as a full matrix, `(n, n)`."""
@@ -166,7 +179,7 @@ class Moments:
         if is_root(self.second):
             answers = self.second.astype(kernel.dtype, copy=False) @ kernel
             return np.asarray(answers.T @ answers)
-        return np.asarray(kernel.T @ (self.second @ kernel))
+        return np.asarray(kernel.T @ _product(self.second, kernel))
 
     def output_weight(self, outputs: int) -> Matrix:
         """The weight on output errors that factors are fitted under, `(outputs, outputs)`.

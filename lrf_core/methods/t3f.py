@@ -240,7 +240,11 @@ class T3fSweep(Sweep):
     def _answered_rows(self) -> tuple[Matrix, Matrix]:
         """`R` with `R^T R = S`, and the layer's own answers to it."""
         second = self.moments.second
-        rows = second if is_root(second) else square_root(second, self.moments.rows_seen)
+        rows = (
+            second
+            if is_root(second)
+            else square_root(self.moments.full_second(), self.moments.rows_seen)
+        )
         return rows, rows @ self.kernel
 
     def _cores(self, ranks: Ranks) -> Cores:

@@ -38,13 +38,13 @@ from lrf_core.methods.base import (
     rank_grid,
 )
 from lrf_core.methods.kept import Kept
-from lrf_core.methods.moments import MAX_FULL_WIDTH
+from lrf_core.methods.moments import MAX_FULL_WIDTH, is_root
 from lrf_core.methods.nested import Sums, explained_by_rank
 from lrf_core.methods.train_fit import Fit, Stage, in_basis
 
 # Every first rank takes a solve of its own: of this many weights, fewer are offered.
 _MANY_WEIGHTS = 2**20
-_OFFERED_OF_MANY = 10
+_OFFERED_OF_MANY = 8
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -298,9 +298,11 @@ class TrainSweep(Sweep):
     def _root(self) -> Stage:
         geometry = self._form.geometry
         window, inputs = geometry.window, geometry.inputs
-        split = self.moments.full_second().reshape(window, inputs, window, inputs)
-        second = np.array(split.transpose(1, 0, 3, 2), order="C").reshape(window * inputs, -1)
-        second.flat[:: len(second) + 1] += self.moments.ridge
+        moments = self.moments
+        own = moments.full_second() if is_root(moments.second) else moments.second
+        split = own.reshape(window, inputs, window, inputs).transpose(1, 0, 3, 2)
+        second = np.array(split, np.float64, order="C").reshape(window * inputs, -1)
+        second.flat[:: len(second) + 1] += moments.ridge
         kernel = _by_channel(self.kernel, geometry)
         rows = _by_channel(self.moments.rows.T.astype(np.float64), geometry)
         return in_basis(

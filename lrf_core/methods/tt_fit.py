@@ -162,6 +162,7 @@ def principal_rows(second: SecondMoment, count: int) -> Matrix:
     if is_root(values):
         U = leading_directions(values, count)
         return np.asarray(U.T @ values)
+    values = values.astype(np.float64, copy=False)
     if len(values) <= count:
         return lower_factor(values + second.ridge * np.eye(len(values))).T
     basis = leading_directions(values, count, iterations=3)
