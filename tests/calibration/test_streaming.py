@@ -122,7 +122,7 @@ def test_nothing_wanted_runs_nothing() -> None:
 def test_batches_follow_from_the_feature_maps_and_the_budget() -> None:
     mib = 2**20
     assert batch_size_for(1000, 4096 * mib) == 64
-    assert batch_size_for(100 * mib, 4096 * mib) == 7
+    assert batch_size_for(100 * mib, 4096 * mib) == 4
     assert batch_size_for(100 * mib, 1024 * mib) == 2
     assert batch_size_for(10_000 * mib, 4096 * mib) == 1
 
