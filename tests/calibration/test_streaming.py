@@ -145,7 +145,7 @@ def test_gradients_are_taken_before_the_layers_own_activation() -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))
     fused = layers.Dense(5, activation="relu", bias_initializer="glorot_normal", name="dense")
-    answers = layers.Dense(3, activation="softmax")(fused(inputs))
+    answers = layers.Dense(3, activation="softmax", name="answers")(fused(inputs))
     model = keras.Model(inputs, answers)
     apart = layers.Dense(5, name="dense")
     other = keras.Model(inputs, model.layers[-1](layers.ReLU()(apart(inputs))))
