@@ -9,6 +9,7 @@ Run: python -m benchmarks.exploration                      every part below
      python -m benchmarks.exploration --parts naive        against one forward pass per candidate
      python -m benchmarks.exploration --parts layers ranks growth with depth, and with candidates
      [--images 256] [--few-images 64] [--out benchmarks/results/exploration.json]
+Growth is also drawn, into exploration_layers.svg and exploration_ranks.svg beside the JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,12 @@ import numpy as np
 from benchmarks import table
 from benchmarks.table import Row
 from lrf_core import progress
+from lrf_core.report.chart import curve_chart
+from lrf_core.report.svg import write_svg
 
 PARTS = ("size", "naive", "layers", "ranks")
+# What grows in a part, as its column is named.
+GROWTH = {"layers": "layers", "ranks": "candidates"}
 GIB = 2**30
 SIZES = {"InceptionV3": 299}
 SIZE = 224
@@ -58,6 +63,15 @@ def main() -> None:
     for part in arguments.parts:
         mine = [row for row in rows if row["part"] == part]
         table.show(f"Exploration: {part}", mine, facts)
+        if part in GROWTH:
+            draw_growth(arguments.out.with_name(f"{arguments.out.stem}_{part}.svg"), part, mine)
+
+
+def draw_growth(path: Path, part: str, rows: Sequence[Row]) -> None:
+    """Draw the seconds against what grew."""
+    column = GROWTH[part]
+    points = [(row[column], row["seconds"], f"{row['model']}: {row['seconds']} s") for row in rows]
+    write_svg(path, curve_chart("Seconds to explore", column, points))
 
 
 def parse() -> argparse.Namespace:

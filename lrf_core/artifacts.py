@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -17,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lrf_core.atomic import write_atomically, write_atomically_with
 from lrf_core.errors import ArtifactError
 
 # A model artifact is a folder with this file: a pipeline's output path has no suffix.
@@ -452,30 +450,3 @@ class Release(Artifact):
 def digest_of(content: Any) -> str:
     """sha256 (hex) of JSON-serializable content, independent of key order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there."""
-    write_atomically_with(target, lambda temporary: Path(temporary).write_bytes(content))
-
-
-def write_atomically_with(target: Path, write: Callable[[str], Any]) -> None:
-    """Let `write` fill a temporary file beside `target` (same suffix), then move it there.
-
-    Raises:
-        ArtifactError: the folder cannot be written.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=".writing-", suffix=target.suffix, dir=target.parent
-        )
-        os.close(handle)
-        try:
-            write(temporary)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {target}: {error.strerror or error}") from None

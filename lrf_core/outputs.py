@@ -17,8 +17,8 @@ from lrf_core.artifacts import (
     Plan,
     Release,
     Verdict,
-    write_atomically,
 )
+from lrf_core.atomic import write_atomically
 from lrf_core.exploration.shards import Shard
 
 LINEAGE_FILE = "lineage.json"

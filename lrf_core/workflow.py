@@ -18,9 +18,9 @@ from lrf_core.artifacts import (
     Plan,
     Verdict,
     digest_of,
-    write_atomically,
 )
 from lrf_core.artifacts import versions as package_versions
+from lrf_core.atomic import write_atomically
 from lrf_core.data import Data, open_data
 from lrf_core.errors import LrfError, ModelError
 from lrf_core.exploration.cache import open_cache

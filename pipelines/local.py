@@ -20,8 +20,8 @@ from lrf_core.artifacts import (
     Plan,
     Release,
     Verdict,
-    write_atomically_with,
 )
+from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
 from lrf_core.outputs import Outputs, Run, write_lineage
 from lrf_core.spec import Spec

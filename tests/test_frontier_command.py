@@ -14,7 +14,7 @@ from conftest import Trained
 import lrf_core as lrf
 from lrf_core import cli
 from lrf_core.outputs import Outputs
-from lrf_core.report.chart import frontier_chart
+from lrf_core.report.chart import curve_chart
 from lrf_core.report.svg import write_svg
 
 SETTINGS = lrf.ExploreSpec(methods=("tucker", "svd", "cp"), samples=64, ranks_per_mode=8)
@@ -112,12 +112,12 @@ def test_what_it_cannot_show_is_said(
 
 def test_heights_of_many_sizes_are_drawn_by_powers_of_ten(tmp_path: Path) -> None:
     points = [(10.0, 3.0, "far"), (50.0, 0.02, "middle"), (90.0, 1e-4, "near"), (100.0, 0.0, "all")]
-    chart = frontier_chart("a <model>", "kept, %", points)
+    chart = curve_chart("a <model>", "kept, %", points)
     heights = [dot.y for dot in chart.lines[0].dots]
     assert heights == sorted(heights)
     assert [dot.label for dot in chart.lines[0].dots] == ["far", "middle", "near"]
     assert [tick.label for tick in chart.y_ticks] == ["10", "1", "0.1", "0.01", "0.001", "0.0001"]
-    linear = frontier_chart("m", "kept, %", [(10.0, 3.0, "far"), (100.0, 1.0, "near")])
+    linear = curve_chart("m", "kept, %", [(10.0, 3.0, "far"), (100.0, 1.0, "near")])
     assert [tick.label for tick in linear.y_ticks] == ["3", "2.5", "2", "1.5", "1"]
     drawing = ET.fromstring(write_svg(tmp_path / "f.svg", chart).read_text())  # noqa: S314
     assert "a <model>" in [text.text for text in drawing.findall(".//{*}text")]

@@ -122,7 +122,7 @@ def _draw(
     path: Path, name: str, against: str, minimize: str, points: tuple[FrontierPoint, ...]
 ) -> None:
     from lrf_core.exploration.resources import QUANTITIES
-    from lrf_core.report.chart import frontier_chart
+    from lrf_core.report.chart import curve_chart
     from lrf_core.report.svg import write_svg
 
     loss, cost = QUANTITIES[minimize].title, QUANTITIES[against].title
@@ -134,4 +134,4 @@ def _draw(
         )
         for point in points
     ]
-    write_svg(path, frontier_chart(f"{name}: least {loss}", f"{cost} kept, %", dots))
+    write_svg(path, curve_chart(f"{name}: least {loss}", f"{cost} kept, %", dots))

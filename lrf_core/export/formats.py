@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import keras
 
-from lrf_core.artifacts import write_atomically_with
+from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ExportError, SpecError
 from lrf_core.export.compare import Closeness, closeness
 from lrf_core.export.litert import (

@@ -9,7 +9,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from lrf_core.artifacts import MODEL_FILE, write_atomically_with
+from lrf_core.artifacts import MODEL_FILE
+from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ModelError
 from lrf_core.models.formats import read_model
 from lrf_core.models.rebuild import carry_state

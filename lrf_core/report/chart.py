@@ -88,8 +88,8 @@ def learning_curve(record: FinetuneRecord) -> tuple[Chart, ...]:
     )
 
 
-def frontier_chart(title: str, x_title: str, points: Sequence[tuple[float, float, str]]) -> Chart:
-    """A falling curve, its heights by powers of ten where they span more than two.
+def curve_chart(title: str, x_title: str, points: Sequence[tuple[float, float, str]]) -> Chart:
+    """One curve, its heights by powers of ten where they span more than two.
 
     Args:
         points: along the axis, height, and what it says when pointed at. Heights that are not
@@ -121,7 +121,7 @@ def frontier_chart(title: str, x_title: str, points: Sequence[tuple[float, float
     )
     return Chart(
         title=title,
-        lines=(Line("frontier", "frontier", dots),),
+        lines=(Line("curve", "curve", dots),),
         x_ticks=tuple(Tick(x(mark), f"{mark:.6g}") for mark in across),
         y_ticks=tuple(
             Tick(y(mark), f"{10**mark if logarithmic else mark:.3g}") for mark in up[::-every]

@@ -20,8 +20,8 @@ from lrf_core.artifacts import (
     LayerRecord,
     Plan,
     Verdict,
-    write_atomically,
 )
+from lrf_core.atomic import write_atomically
 from lrf_core.report import text
 from lrf_core.report.chart import learning_curve
 

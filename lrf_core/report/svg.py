@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from lrf_core.artifacts import write_atomically
+from lrf_core.atomic import write_atomically
 from lrf_core.report import text
 from lrf_core.report.chart import Chart
 

@@ -1,0 +1,38 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lrf_core.errors import ArtifactError
+
+
+def write_atomically(target: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there."""
+    write_atomically_with(target, lambda temporary: Path(temporary).write_bytes(content))
+
+
+def write_atomically_with(target: Path, write: Callable[[str], Any]) -> None:
+    """Let `write` fill a temporary file beside `target` (same suffix), then move it there.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            prefix=".writing-", suffix=target.suffix, dir=target.parent
+        )
+        os.close(handle)
+        try:
+            write(temporary)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {target}: {error.strerror or error}") from None
