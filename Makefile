@@ -7,6 +7,9 @@ READY := .venv/.ready
 TRAIN := $(if $(SMALL),--epochs 2,)
 COMPRESS := $(if $(SMALL),--epochs 1 --max-accuracy-drop 5,)
 
+# Two processes: TensorFlow takes seconds to import in each, and the largest models gigabytes.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 .PHONY: demo test lint quick compile lock image clean
 
 demo: $(READY)
@@ -14,10 +17,10 @@ demo: $(READY)
 	$(BIN)/python -m pipelines run examples/digits/spec.yaml $(COMPRESS)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
