@@ -71,7 +71,7 @@ def draw_growth(path: Path, part: str, rows: Sequence[Row]) -> None:
     """Draw the seconds against what grew."""
     column = GROWTH[part]
     points = [(row[column], row["seconds"], f"{row['model']}: {row['seconds']} s") for row in rows]
-    write_svg(path, curve_chart("Seconds to explore", column, points))
+    write_svg(path, curve_chart("Seconds to explore", column, points, from_zero=True))
 
 
 def parse() -> argparse.Namespace:

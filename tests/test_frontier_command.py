@@ -119,5 +119,7 @@ def test_heights_of_many_sizes_are_drawn_by_powers_of_ten(tmp_path: Path) -> Non
     assert [tick.label for tick in chart.y_ticks] == ["10", "1", "0.1", "0.01", "0.001", "0.0001"]
     linear = curve_chart("m", "kept, %", [(10.0, 3.0, "far"), (100.0, 1.0, "near")])
     assert [tick.label for tick in linear.y_ticks] == ["3", "2.5", "2", "1.5", "1"]
+    from_zero = curve_chart("m", "layers", [(5.0, 300.0, "a"), (9.0, 1.0, "b")], from_zero=True)
+    assert (from_zero.x_ticks[0].label, from_zero.y_ticks[-1].label) == ("0", "0")
     drawing = ET.fromstring(write_svg(tmp_path / "f.svg", chart).read_text())  # noqa: S314
     assert "a <model>" in [text.text for text in drawing.findall(".//{*}text")]

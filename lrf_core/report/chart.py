@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lrf_core.artifacts import FinetuneRecord
 
 WIDTH, HEIGHT = 440, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 24, 14, 40
 _MOST_TICKS = 10
 
 
@@ -88,18 +88,27 @@ def learning_curve(record: FinetuneRecord) -> tuple[Chart, ...]:
     )
 
 
-def curve_chart(title: str, x_title: str, points: Sequence[tuple[float, float, str]]) -> Chart:
+def curve_chart(
+    title: str,
+    x_title: str,
+    points: Sequence[tuple[float, float, str]],
+    *,
+    from_zero: bool = False,
+) -> Chart:
     """One curve, its heights by powers of ten where they span more than two.
 
     Args:
         points: along the axis, height, and what it says when pointed at. Heights that are not
             positive have no place among powers of ten and are left out there.
+        from_zero: whether both axes begin at 0, so that proportions can be seen.
     """
     heights = [height for _, height, _ in points if height > 0]
-    logarithmic = bool(heights) and max(heights) > 100 * min(heights)
+    logarithmic = not from_zero and bool(heights) and max(heights) > 100 * min(heights)
     drawn = [point for point in points if point[1] > 0 or not logarithmic]
-    across = _round_marks(min(x for x, _, _ in drawn), max(x for x, _, _ in drawn))
-    low, high = min(y for _, y, _ in drawn), max(y for _, y, _ in drawn)
+    origin = [(0.0, 0.0, "")] if from_zero else []
+    xs, ys, _ = zip(*drawn, *origin, strict=True)
+    across = _round_marks(min(xs), max(xs))
+    low, high = min(ys), max(ys)
     powers = (
         range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) if logarithmic else ()
     )
