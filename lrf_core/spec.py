@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lrf_core import similarity
 from lrf_core.errors import SpecError
-from lrf_core.exploration import similarity
 from lrf_core.named_function import PATTERN
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]

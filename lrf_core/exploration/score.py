@@ -13,10 +13,10 @@ from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
 from lrf_core.calibration.positions import has_windows
 from lrf_core.exploration.feature_map import FeatureMap, feature_map_of
-from lrf_core.exploration.similarity import Similarity, get
 from lrf_core.methods import Form, Moments, Sweep
 from lrf_core.methods.base import Matrix, Ranks
 from lrf_core.models.inventory import geometry_of, kernel_matrix
+from lrf_core.similarity import Similarity, get
 
 # Numbers in the sampled rows of a layer above which every second row is judged: maps of many
 # channels are known well enough from fewer positions.

@@ -214,11 +214,15 @@ def checks_table(verdict: Verdict) -> Table:
 def _predicted(plan: Plan) -> str:
     """Totals of the plan beside parameters, for its caption."""
     found = [
-        f"{title} {plan.totals_before[name]:,.5g} > {plan.totals_after[name]:,.5g}"
+        f"{title} {_total(plan.totals_before[name])} > {_total(plan.totals_after[name])}"
         for name, title in (("latency", "latency of these layers, ms:"), ("bytes", "weight bytes:"))
         if name in plan.totals_after
     ]
     return "".join(f"; {words}" for words in (*found, f"predicted loss: {plan.predicted_loss:.4g}"))
+
+
+def _total(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _answer(check: Check) -> Text:

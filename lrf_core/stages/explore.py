@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import keras
 
+from lrf_core import similarity
 from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Lineage
 from lrf_core.calibration import (
     calibrated_groups,
@@ -18,7 +19,6 @@ from lrf_core.calibration import (
 )
 from lrf_core.data import Data
 from lrf_core.errors import ArtifactError
-from lrf_core.exploration import similarity
 from lrf_core.exploration.cache import (
     Address,
     ScoreCache,

@@ -12,10 +12,10 @@ import pytest
 from tiny import tiny_cnn, tiny_data
 
 import lrf_core as lrf
+from lrf_core import similarity
 from lrf_core.artifacts import DesignSpace
 from lrf_core.data import Data, Split
 from lrf_core.errors import DataError, SpecError
-from lrf_core.exploration import similarity
 from lrf_core.spec import DecomposeSpec, ExploreSpec
 
 SETTINGS = ExploreSpec(methods=("tucker", "svd"), samples=32, ranks_per_mode=3)

@@ -8,9 +8,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lrf_core import similarity
 from lrf_core.errors import SpecError
-from lrf_core.exploration import similarity
-from lrf_core.exploration.similarity import (
+from lrf_core.similarity import (
     SSIM_SIDE,
     Similarity,
     cka,
