@@ -12,6 +12,7 @@ from lrf_core.artifacts import Analysis
 from lrf_core.commands.options import JsonOption, OutOption, SpacesOption
 from lrf_core.errors import ArtifactError, SpecError
 from lrf_core.outputs import Outputs
+from lrf_core.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     from lrf_core.exploration.frontier import FrontierPoint
@@ -53,6 +54,7 @@ def frontier(
     """
     _one_of("--against", against, COSTS)
     _one_of("--minimize", minimize, LOSSES)
+    import_tensorflow_quietly()
     from lrf_core.exploration.frontier import frontier as trace
     from lrf_core.exploration.merge import read_design_space
     from lrf_core.exploration.resources import layers_of, options_of
