@@ -221,14 +221,18 @@ def undominated(amounts: Vector, owner: Indices) -> Indices:
 def _front(amounts: Vector) -> Indices:
     """The Pareto front of `(quantities, rows)`.
 
-    In lexicographic order a row is beaten by none that comes later, so the first of what is left
+    Rows are taken in an order in which none is beaten by a later one, so the first of what is left
     is on the front, and what it beats can go at once.
     """
-    order = np.lexsort(amounts[::-1])
+    if len(amounts) == 2:  # the usual case, without the loop
+        order = np.lexsort(amounts[::-1])
+        second = amounts[1, order]
+        least = np.minimum.accumulate(second)
+        return np.asarray(order[np.append(True, second[1:] < least[:-1])])
+    # By the sum of all quantities, where the first beat most: what is left soon is little.
+    units = np.maximum(np.abs(amounts).max(axis=1, keepdims=True), 1e-300)
+    order = np.lexsort((*amounts[::-1], (amounts / units).sum(axis=0)))
     ordered = np.ascontiguousarray(amounts[:, order])
-    if len(ordered) == 2:  # the usual case, without the loop
-        least = np.minimum.accumulate(ordered[1])
-        return np.asarray(order[np.append(True, ordered[1, 1:] < least[:-1])])
     front = []
     left = np.arange(len(order))
     while len(left):
