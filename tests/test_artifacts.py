@@ -14,9 +14,8 @@ from lrf_core.artifacts import (
     EpochRecord,
     FinetuneRecord,
     Lineage,
-    write_atomically,
-    write_atomically_with,
 )
+from lrf_core.atomic import write_atomically, write_atomically_with
 from lrf_core.errors import ArtifactError
 
 LINEAGE = Lineage(inputs={"model": "a" * 64}, settings={"seed": 0})

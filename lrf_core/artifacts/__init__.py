@@ -1,0 +1,35 @@
+"""What passes from stage to stage. Each artifact is plain data and one file a person can open."""
+
+from lrf_core.artifacts.analysis import Analysis, Call, Cost, LayerRecord, ModelMeasures
+from lrf_core.artifacts.design_space import Candidate, DesignSpace
+from lrf_core.artifacts.plan import Choice, DropCalibration, Plan, TriedPlan
+from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, digest_of, versions
+from lrf_core.artifacts.release import Release, ReleaseFile
+from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
+from lrf_core.artifacts.verdict import Check, Verdict
+
+__all__ = [
+    "MODEL_FILE",
+    "Analysis",
+    "Artifact",
+    "Call",
+    "Candidate",
+    "Check",
+    "Choice",
+    "Cost",
+    "DesignSpace",
+    "DropCalibration",
+    "EpochRecord",
+    "FinetuneRecord",
+    "LayerRecord",
+    "Lineage",
+    "ModelMeasures",
+    "Plan",
+    "Record",
+    "Release",
+    "ReleaseFile",
+    "TriedPlan",
+    "Verdict",
+    "digest_of",
+    "versions",
+]

@@ -1,0 +1,87 @@
+"""The inventory of a model, and its measures."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lrf_core.artifacts.record import Artifact, Record
+
+
+class Cost(Record):
+    """Parameters and multiply-adds (one sample), of a layer or a whole model."""
+
+    params: int
+    macs: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(params=self.params + other.params, macs=self.macs + other.macs)
+
+
+class Call(Record):
+    """Sizes of one call of a layer, without batch and channels; none for a plain dense layer."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class LayerRecord(Record):
+    """One layer with weights.
+
+    Attributes:
+        name: path through nested models, parts joined by "/".
+        kind: the Keras class, e.g. "Conv2D".
+        kernel_shape: as Keras stores it; empty where there is no single kernel.
+        calls: one entry for every place where the layer is used.
+        fixed_sizes: whether the model takes samples of one size only.
+        bias: whether the layer adds a bias to its kernel's products.
+        share: of the model's parameters.
+        itemsize: bytes of one parameter as it is stored.
+        methods: the factorizations that apply; empty when not eligible.
+        reason: why the layer stays as it is; empty when eligible.
+    """
+
+    name: str
+    kind: str
+    kernel_shape: tuple[int, ...]
+    calls: tuple[Call, ...]
+    fixed_sizes: bool = True
+    bias: bool = False
+    cost: Cost
+    share: float
+    itemsize: int = 4
+    methods: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class ModelMeasures(Record):
+    """What is measured of a model, before and after.
+
+    Attributes:
+        accuracy: percent of samples; None when the data has no labels.
+        weight_bytes: bytes of all weights as stored.
+        keras_latency_ms: median for one sample in Keras; None if not measured.
+        litert_latency_ms: median for one sample in LiteRT, one thread; None if not measured.
+    """
+
+    cost: Cost
+    weight_bytes: int
+    accuracy: float | None = None
+    samples: int = 0
+    keras_latency_ms: float | None = None
+    litert_latency_ms: float | None = None
+
+
+class Analysis(Artifact):
+    """The inventory of a model, and its measures before compression."""
+
+    file_name: ClassVar[str] = "analysis.json"
+    model_name: str
+    model_digest: str
+    input_shape: tuple[int | None, ...]
+    output_shape: tuple[int | None, ...]
+    layers: tuple[LayerRecord, ...]
+    baseline: ModelMeasures
+    shards: tuple[tuple[str, ...], ...]
+
+    def eligible(self) -> tuple[LayerRecord, ...]:
+        return tuple(layer for layer in self.layers if layer.methods)

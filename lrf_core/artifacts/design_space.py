@@ -1,0 +1,135 @@
+"""Scored candidates of the layers explored, as one Parquet table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from lrf_core.artifacts.analysis import Cost
+from lrf_core.artifacts.record import Lineage, Record
+from lrf_core.atomic import write_atomically_with
+from lrf_core.errors import ArtifactError
+
+
+class Candidate(Record):
+    """One way to replace one layer.
+
+    Attributes:
+        form: how the method is laid out, where it has several ways ("per axis").
+        ranks: in the order the method documents.
+        error: squared error of the layer's output over its squared norm (0 is exact).
+        similarity: of the sampled feature maps, by the metric the design space names (1 is equal).
+        sensitivity: predicted increase of the loss per sample, tr(F D^T S D) / 2 (nats); the
+            plain output error where the model gives no gradient.
+        has_gradient: whether it does, at this layer.
+        note: what a reader should know about the factors ("regularized: ..."); mostly empty.
+        latency_ms: of one sample on one thread, between measured ranks; None where not measured.
+    """
+
+    layer: str
+    method: str
+    form: str = ""
+    ranks: tuple[int, ...]
+    cost: Cost
+    error: float
+    similarity: float
+    sensitivity: float
+    has_gradient: bool = True
+    note: str = ""
+    latency_ms: float | None = None
+
+    @property
+    def technique(self) -> str:
+        """Method and form, for people: `cp (per axis)`."""
+        return f"{self.method} ({self.form})" if self.form else self.method
+
+
+_COLUMNS = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("method", pa.string()),
+        ("form", pa.string()),
+        ("ranks", pa.list_(pa.int32())),
+        ("params", pa.int64()),
+        ("macs", pa.int64()),
+        ("error", pa.float64()),
+        ("similarity", pa.float64()),
+        ("sensitivity", pa.float64()),
+        ("has_gradient", pa.bool_()),
+        ("note", pa.string()),
+        ("latency_ms", pa.float64()),
+    ]
+)
+
+
+class DesignSpace(Record):
+    """Every scored candidate of the layers explored; one Parquet table.
+
+    Attributes:
+        model_digest: of the model explored.
+        calibration_digest: of the samples used.
+        similarity: the metric in the candidates' `similarity`.
+        layers: the layers explored, also those without any candidate, in the order of the model.
+        eligible: all layers that may be explored, in the order of the model; empty where that is
+            not known. A shard has not all of them in `layers`.
+        candidates: in the order of the layers; see `exploration.merge.in_order`.
+        latency_ms: of each layer as it is, one sample on one thread, where it was measured.
+    """
+
+    file_name: ClassVar[str] = "design_space.parquet"
+    schema_version: Literal[1] = 1
+    lineage: Lineage
+    model_digest: str
+    calibration_digest: str
+    similarity: str
+    layers: tuple[str, ...]
+    eligible: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...]
+    latency_ms: dict[str, float] = Field(default_factory=dict)
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Layers at which the model gives no gradient: their sensitivity is the output error."""
+        found = {c.layer for c in self.candidates if not c.has_gradient}
+        return tuple(name for name in self.layers if name in found)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one Parquet file (into a folder: under the artifact's own name)."""
+        target = Path(path)
+        target = target / self.file_name if target.is_dir() else target
+        rows = [
+            {
+                **candidate.model_dump(exclude={"cost"}),
+                "params": candidate.cost.params,
+                "macs": candidate.cost.macs,
+            }
+            for candidate in self.candidates
+        ]
+        about = self.model_dump_json(exclude={"candidates"}).encode()
+        table = pa.Table.from_pylist(rows, schema=_COLUMNS.with_metadata({b"lrf": about}))
+        write_atomically_with(target, lambda temporary: pq.write_table(table, temporary))
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> DesignSpace:
+        """Read a Parquet file or the folder that holds it. Raises ArtifactError."""
+        source = Path(path)
+        source = source / cls.file_name if source.is_dir() else source
+        try:
+            table = pq.read_table(source)
+            about = json.loads(table.schema.metadata[b"lrf"])
+            rows = table.to_pylist()
+            candidates = [
+                {"cost": {"params": row.pop("params"), "macs": row.pop("macs")}, **row}
+                for row in rows
+            ]
+            return cls.model_validate({**about, "candidates": candidates})
+        except OSError as error:
+            raise ArtifactError(f"cannot read DesignSpace {source}: {error}") from None
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ArtifactError(f"{source} is no DesignSpace of this version: {reason}") from None

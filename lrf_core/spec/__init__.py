@@ -1,0 +1,21 @@
+"""What a user may ask for: one pydantic model = one YAML file = the flags of the command line."""
+
+from lrf_core.spec.explore import ExploreSpec
+from lrf_core.spec.finetune import FinetuneSpec
+from lrf_core.spec.gate import GateSpec
+from lrf_core.spec.goal import DecomposeSpec, Goal, Minimized
+from lrf_core.spec.whole import PublishSpec, Spec, load_spec, make_spec, read_spec
+
+__all__ = [
+    "DecomposeSpec",
+    "ExploreSpec",
+    "FinetuneSpec",
+    "GateSpec",
+    "Goal",
+    "Minimized",
+    "PublishSpec",
+    "Spec",
+    "load_spec",
+    "make_spec",
+    "read_spec",
+]

@@ -1,0 +1,106 @@
+"""What the plan must reach, and how one candidate per layer is chosen for it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lrf_core.spec.section import Section, Share
+
+Minimized = Literal["error", "sensitivity", "params", "macs", "bytes", "latency"]
+
+_COSTS = {
+    "params_reduction",
+    "macs_reduction",
+    "bytes_reduction",
+    "latency_reduction",
+    "max_params",
+    "max_macs",
+    "max_weight_bytes",
+    "max_latency_ms",
+}
+
+
+class Goal(Section):
+    """What the plan must reach: every limit that is set. With nothing set, `max_accuracy_drop` is 1
+    point.
+
+    Parameters, multiply-adds and bytes are of the whole model, latencies summed over the explored
+    layers.
+    """
+
+    max_accuracy_drop: float | None = Field(
+        None, ge=0.0, le=100.0, description="Accuracy that may be lost after fine-tuning, points."
+    )
+    params_reduction: Share | None = Field(
+        None, description="Share of the whole model's parameters to remove, at least."
+    )
+    macs_reduction: Share | None = Field(
+        None, description="Share of the whole model's multiply-adds to remove, at least."
+    )
+    bytes_reduction: Share | None = Field(
+        None, description="Share of the whole model's weight bytes to remove, at least."
+    )
+    latency_reduction: Share | None = Field(
+        None, description="Share of the explored layers' latency to remove, at least."
+    )
+    max_params: int | None = Field(None, ge=1, description="Parameters of the whole model.")
+    max_macs: int | None = Field(None, ge=1, description="Multiply-adds of one sample.")
+    max_weight_bytes: int | None = Field(None, ge=1, description="Bytes of all weights.")
+    max_latency_ms: float | None = Field(
+        None, gt=0.0, description="Summed latency of the explored layers, milliseconds a sample."
+    )
+    max_predicted_loss: float | None = Field(
+        None, ge=0.0, description="Summed sensitivity, the predicted loss (nats), no fine-tuning."
+    )
+    similarity: float | None = Field(
+        None, ge=0.0, le=1.0, description="Least similarity of every layer's feature map."
+    )
+
+    def limits_costs(self) -> bool:
+        """Whether it limits anything but losses."""
+        return self.model_dump(include=_COSTS) != dict.fromkeys(_COSTS)
+
+    def limits_losses(self) -> bool:
+        """Whether it limits how much worse the model may get, by any measure."""
+        losses = (self.max_accuracy_drop, self.max_predicted_loss, self.similarity)
+        return any(limit is not None for limit in losses)
+
+    def minimized(self, loss: Minimized) -> Minimized:
+        """What to minimise where that is not set: `loss`, or the parameters if nothing else would
+        make the model smaller."""
+        asks_for_accuracy = self.max_accuracy_drop is not None
+        if self.limits_losses() and not self.limits_costs() and not asks_for_accuracy:
+            return "params"
+        return loss
+
+
+class DecomposeSpec(Section):
+    """How one candidate per layer is chosen."""
+
+    policy: Literal["knapsack", "threshold", "vbmf"] = Field(
+        "knapsack",
+        description="knapsack: exactly the best plan. threshold: the same least similarity for "
+        "every layer. vbmf: Tucker and SVD ranks by variational Bayes, whatever the goal; limits "
+        "are only checked.",
+    )
+    minimize: Minimized | None = Field(
+        None,
+        description="What the knapsack minimises over the layers: relative feature-map error (best "
+        "before fine-tuning), or sensitivity, the predicted loss (best as the model stands), or "
+        "params, macs, bytes or latency where the goal limits the loss. Default: params if the "
+        "goal limits the loss alone; else error if fine-tuning follows, else sensitivity.",
+    )
+    refit: bool = Field(
+        True,
+        description="Fit each layer again to what it sees behind compressed layers; takes a pass "
+        "over the calibration samples per layer.",
+    )
+    expected_recovery: float = Field(
+        0.75,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the drop that fine-tuning is expected to win back; used only to "
+        "choose a plan for max_accuracy_drop. The gate judges what really came out.",
+    )

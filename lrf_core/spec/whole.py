@@ -1,0 +1,165 @@
+"""One compression, from a trained model to a release; read from YAML and checked."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from lrf_core.errors import SpecError
+from lrf_core.spec.explore import ExploreSpec
+from lrf_core.spec.finetune import FinetuneSpec
+from lrf_core.spec.gate import GateSpec
+from lrf_core.spec.goal import DecomposeSpec, Goal
+from lrf_core.spec.section import Section
+
+
+class PublishSpec(Section):
+    """Where a model that passed goes."""
+
+    to: str | None = Field(
+        None, description="file:///dir or s3://bucket/prefix; default: release/ in the output."
+    )
+    name: str | None = Field(None, description="Name of the released model; default: the model's.")
+
+
+class Spec(Section):
+    """One compression, from a trained model to a release."""
+
+    model: str = Field(
+        description="A .keras or .h5 file, or a .json config (what model.to_json() returns)."
+    )
+    weights: str | None = Field(
+        None, description="A .weights.h5, .h5 or .keras file; needed with a .json config only."
+    )
+    data: str = Field(description="An .npz file, a folder of class folders, or module:function.")
+    out: str = Field("out", description="Folder for every artifact of the run.")
+    seed: int = Field(0, ge=0)
+    goal: Goal = Goal()
+    explore: ExploreSpec = ExploreSpec()
+    decompose: DecomposeSpec = DecomposeSpec()
+    finetune: FinetuneSpec = FinetuneSpec()
+    gate: GateSpec = GateSpec()
+    publish: PublishSpec = PublishSpec()
+
+    def effective_goal(self) -> Goal:
+        """The goal, with the default of at most 1 point lost when nothing was asked for."""
+        if self.goal == Goal():
+            return Goal(max_accuracy_drop=1.0)
+        return self.goal
+
+    def effective_explore(self) -> ExploreSpec:
+        """How to explore, with scores kept in the run's own folder unless the spec says where."""
+        if self.explore.cache is not None:
+            return self.explore
+        return self.explore.model_copy(update={"cache": str(Path(self.out) / ".cache")})
+
+    def effective_decompose(self) -> DecomposeSpec:
+        """How to decompose, given whether fine-tuning follows."""
+        trained = self.finetune.epochs > 0
+        asked = self.decompose
+        return asked.model_copy(
+            update={
+                "minimize": asked.minimize
+                or self.effective_goal().minimized("error" if trained else "sensitivity"),
+                "expected_recovery": asked.expected_recovery if trained else 0.0,
+            }
+        )
+
+    def effective_gate(self) -> GateSpec:
+        """The gate, with the limits it takes over from the goal."""
+        goal, gate = self.effective_goal(), self.gate
+        drop = (
+            gate.max_accuracy_drop
+            if gate.max_accuracy_drop is not None
+            else (goal.max_accuracy_drop if goal.max_accuracy_drop is not None else 1.0)
+        )
+        params = gate.min_params_reduction
+        macs = gate.min_macs_reduction
+        size = gate.max_weight_bytes
+        return gate.model_copy(
+            update={
+                "max_accuracy_drop": drop,
+                "min_params_reduction": params if params is not None else goal.params_reduction,
+                "min_macs_reduction": macs if macs is not None else goal.macs_reduction,
+                "max_weight_bytes": size if size is not None else goal.max_weight_bytes,
+            }
+        )
+
+
+def read_spec(path: str | Path) -> dict[str, Any]:
+    """Read a YAML spec as a plain mapping, so that flags can be laid over it.
+
+    Raises:
+        SpecError: the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"the spec {path} is not valid YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"the spec {path} must be a mapping of settings, got {content!r:.60}")
+    return content
+
+
+def make_spec(settings: dict[str, Any], overrides: dict[str, Any] | None = None) -> Spec:
+    """Validate settings with overrides laid over them, section by section.
+
+    Args:
+        settings: what the YAML file holds.
+        overrides: the same shape; a value of None is no override.
+
+    Raises:
+        SpecError: an unknown key (the nearest known one is suggested) or an unusable value.
+    """
+    try:
+        return Spec.model_validate(_laid_over(settings, overrides or {}))
+    except ValidationError as error:
+        raise SpecError(_explain(error)) from None
+
+
+def load_spec(path: str | Path, overrides: dict[str, Any] | None = None) -> Spec:
+    """Read and validate a YAML spec. Raises SpecError."""
+    return make_spec(read_spec(path), overrides)
+
+
+def _laid_over(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in overrides.items():
+        if isinstance(value, dict):
+            below = merged.get(key)
+            merged[key] = _laid_over(below if isinstance(below, dict) else {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"unknown setting '{where}'{_suggestion(problem['loc'])}")
+        elif problem["type"] == "missing":
+            problems.append(f"setting '{where}' is required")
+        else:
+            problems.append(f"setting '{where}': {problem['msg']}, got {problem['input']!r:.60}")
+    return "; ".join(problems)
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Spec
+    for part in location[:-1]:
+        below = section.model_fields[str(part)].annotation
+        if not (isinstance(below, type) and issubclass(below, BaseModel)):
+            return ""
+        section = below
+    near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    known = ", ".join(section.model_fields)
+    return f" (did you mean '{near[0]}'?)" if near else f" (known here: {known})"
