@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -45,21 +46,45 @@ def _is_float32(layer: keras.Layer) -> bool:
     )
 
 
+def with_policy(model: keras.Model, policy: str) -> keras.Model:
+    """A copy in which float32 layers compute by a mixed policy, or the model itself for "float32".
+
+    Weights stay float32, and so do the layers that answer: the logarithm of a float16 probability
+    says little.
+    """
+    if policy == "float32":
+        return model
+    answering = {id(tensor._keras_history.operation) for tensor in model.outputs}
+
+    def mixed(name: str) -> str:
+        return policy if name == "float32" else name
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        keeps = id(layer) in answering
+        return copy_with(layer, {} if keeps else _with_policies(layer.get_config(), mixed))
+
+    return rebuilt(model, {}, copy)
+
+
 def _copy_in_float32(layer: keras.Layer) -> keras.Layer:
-    return copy_with(layer, _with_float32(layer.get_config()))
+    return copy_with(layer, _with_policies(layer.get_config(), _float32))
 
 
-def _with_float32(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with every low-precision policy in it, also of layers inside, made float32."""
-    return {key: _float32_of(key, value) for key, value in config.items()}
+def _float32(name: str) -> str:
+    return "float32" if name.endswith("float16") else name
 
 
-def _float32_of(key: str, value: Any) -> Any:
+def _with_policies(config: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """The config with every policy in it, also of layers inside, by its new name."""
+    return {key: _renamed(key, value, rename) for key, value in config.items()}
+
+
+def _renamed(key: str, value: Any, rename: Callable[[str], str]) -> Any:
     if key == "dtype":
-        name = value["config"].get("name") if isinstance(value, dict) else value
-        return "float32" if str(name).endswith("float16") else value
+        name = str(value["config"].get("name") if isinstance(value, dict) else value)
+        return value if rename(name) == name else rename(name)
     if isinstance(value, dict):
-        return _with_float32(value)
+        return _with_policies(value, rename)
     if isinstance(value, (list, tuple)):
-        return type(value)(_float32_of("", item) for item in value)
+        return type(value)(_renamed("", item, rename) for item in value)
     return value

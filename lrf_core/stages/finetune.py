@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
 from lrf_core.artifacts import EpochRecord, FinetuneRecord, Lineage
 from lrf_core.data import Data, Split
-from lrf_core.data.split import Array
 from lrf_core.errors import DataError, ModelError
+from lrf_core.models.compiled import Compiled, compiled_of
 from lrf_core.models.load import is_probability, model_digest
 from lrf_core.models.splice import splice
 from lrf_core.models.unroll import as_graph
-from lrf_core.progress import Advance, work
 from lrf_core.spec import FinetuneSpec
+from lrf_core.training.augment import augmentation
+from lrf_core.training.batch_norm import normalizations, recalibrate
+from lrf_core.training.batches import Batches
+from lrf_core.training.checkpoint import Checkpoints, Progress, State, open_checkpoints, values_of
+from lrf_core.training.held_out import HeldOut, teacher_answers
+from lrf_core.training.learner import make_learner
+from lrf_core.training.loop import Limits, train
+from lrf_core.training.objective import Objective, Targets, as_logits
+from lrf_core.training.schedule import resolved
+from lrf_core.training.workers import Workers
 
 _logger = logging.getLogger("lrf")
-# Probabilities below this count as this; far below what a float32 softmax tells apart from 0.
-_LEAST_PROBABILITY = 1e-12
-_WARM_UP_SHARE = 0.05  # of all steps
 _FEW = 16  # samples that tell probabilities from logits
-
-# (packed targets (n, 2 * classes), answers (n, classes)) to losses (n,).
-_Loss = Callable[[Any, Any], Any]
+# The teacher answers once for each sample, where its answers take no more memory than this.
+_CACHE_BYTES = 2**30
 
 
 def finetune(
@@ -39,233 +39,189 @@ def finetune(
     *,
     settings: FinetuneSpec = FinetuneSpec(),  # noqa: B008 (frozen)
     seed: int = 0,
+    compiled: Compiled | None = None,
+    workers: Workers = Workers(),  # noqa: B008 (frozen)
 ) -> tuple[keras.Model, FinetuneRecord]:
     """Win back accuracy of a factorized model by distillation from the original.
 
-    Minimises `(1 - w) * CE(labels, student) + w * T^2 * KL(teacher_T || student_T)` with Adam, a
-    short warm-up and cosine decay. Part of the training data is held out, and the weights of the
-    epoch with the least loss on it are returned; the weights given count as epoch 0. Neither
-    model is changed. The global random seeds are set.
+    Minimises `(1 - w) * CE(labels, student) + w * T^2 * KL(teacher_T || student_T)`, and the
+    distance of feature maps where asked for, with AdamW, a short warm-up and cosine decay. Part of
+    the training data is held out, and the weights of the epoch with the least loss on it are
+    returned; the weights given count as epoch 0. Training stops where it diverges. Neither model
+    is changed. The global random seeds are set.
+
+    With `settings.checkpoint` the state is kept there now and then: killed and called again, it
+    goes on from there, and ends after the same number of steps.
 
     Args:
         model: factorized; answers (batch, classes), as logits or as probabilities.
         teacher: the original model, with the same inputs and classes.
         data: only its training part is used.
+        compiled: whose loss takes the place of cross-entropy, and whose metrics are recorded;
+            default: what the teacher is compiled with.
+        workers: where several processes train together: all call this alike, and get the same.
 
     Returns:
         The trained copy, not compiled, and the record of its training.
 
     Raises:
-        DataError: the training data has no labels or is too small to hold a share out.
+        DataError: the training data has no labels or is too small to hold a share out, or the
+            augmentation fails.
         ModelError: the models do not fit each other, answer with NaN, or nothing is trainable.
+        StorageError: the place for checkpoints cannot be used.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2.
     """
-    started = time.monotonic()
-    keras.utils.set_random_seed(seed)
+    compiled = compiled_of(teacher) if compiled is None else compiled
     model, teacher = as_graph(model), as_graph(teacher)
     _check_pair(model, teacher)
-    student = splice(model, {})
     training, held_out = _divided(data.train, settings, seed)
-    run = _prepare(student, teacher, held_out, settings)
-    try:
-        curve = [run.record(epoch=0, loss=None)]
-    except FloatingPointError as error:
-        raise ModelError(f"before fine-tuning, {error}; decompose it again") from None
-    steps, best_epoch = 0, 0
-    if settings.epochs:
-        targets = run.targets_of(training, "Teacher on training data")
-        batches = _Batches(training, targets, settings.batch_size, seed)
-        steps, best_epoch = _train(run, batches, settings, curve)
+    settings = resolved(settings, training.count, _values(training), workers.count)
+    lineage = Lineage(
+        inputs={
+            "model": model_digest(model),
+            "teacher": model_digest(teacher),
+            "data": data.digest,
+        },
+        settings={**settings.decisive(), "seed": seed, "loss": compiled.name or "crossentropy"},
+    )
+    checkpoints = open_checkpoints(
+        settings.checkpoint,
+        {"inputs": lineage.inputs, "settings": lineage.settings},
+        writes=workers.leads,
+    )
+    keras.utils.set_random_seed(seed)
+    student = splice(model, {})
+    objective = _objective(student, held_out, settings, compiled)
+    judged = HeldOut.of(
+        student, teacher, held_out, objective, compiled, settings.batch_size or held_out.count
+    )
+    state = checkpoints.load() or _untrained(judged, settings)
+    if not state.progress.done:
+        state = _train(judged, teacher, training, settings, seed, state, checkpoints, workers)
+    student.set_weights(state.best)
+    progress = state.progress
+    # A model that is handed back as it came is not touched.
+    recalibrated = bool(progress.best_epoch and _recalibrated(judged, training, settings, seed))
     return student, FinetuneRecord(
-        lineage=Lineage(
-            inputs={
-                "model": model_digest(model),
-                "teacher": model_digest(teacher),
-                "data": data.digest,
-            },
-            settings={**settings.model_dump(mode="json"), "seed": seed},
-        ),
-        before_digest=model_digest(model),
+        lineage=lineage,
+        before_digest=lineage.inputs["model"],
         after_digest=model_digest(student),
-        samples=training.count if steps else 0,
-        steps=steps,
-        seconds=time.monotonic() - started,
-        best_epoch=best_epoch,
-        curve=tuple(curve),
+        samples=training.count if progress.steps else 0,
+        batch_size=settings.batch_size or 0,
+        learning_rate=settings.learning_rate or 0.0,
+        loss=compiled.name or "crossentropy",
+        steps=progress.steps,
+        seconds=progress.seconds,
+        best_epoch=progress.best_epoch,
+        recalibrated=recalibrated,
+        stopped=progress.stopped,
+        curve=progress.curve,
     )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What every epoch needs.
-
-    Attributes:
-        trainer, teacher: compiled views of the student and the teacher; weights are shared, so
-            the models themselves stay uncompiled.
-        held_targets: packed targets of `held_out`, `(n, 2 * classes)`.
-    """
-
-    trainer: keras.Model
-    teacher: keras.Model
-    loss: _Loss
-    held_out: Split
-    held_targets: Array
-    batch_size: int
-
-    def targets_of(self, split: Split, description: str) -> Array:
-        return _targets(self.teacher, split, self.batch_size, description)
-
-    def record(self, epoch: int, loss: float | None) -> EpochRecord:
-        """Judge the present weights on the held-out share; `loss` None takes the loss there.
-
-        Raises:
-            FloatingPointError: the answers are not finite.
-        """
-        answers = _answers(self.trainer, self.held_out, self.batch_size, _unreported)
-        losses = keras.ops.convert_to_numpy(self.loss(self.held_targets, answers))
-        validation_loss = float(np.mean(losses, dtype=np.float64))
-        if not (np.isfinite(answers).all() and math.isfinite(validation_loss)):
-            raise FloatingPointError("the factorized model answers with NaN or infinite values")
-        hits = answers.argmax(axis=-1) == self.held_out.labels
-        return EpochRecord(
-            epoch=epoch,
-            loss=validation_loss if loss is None else loss,
-            validation_loss=validation_loss,
-            validation_accuracy=100.0 * float(np.mean(hits)),
-        )
+def _objective(
+    student: keras.Model, samples: Split, settings: FinetuneSpec, compiled: Compiled
+) -> Objective:
+    few, _ = next(samples.batches(_FEW))
+    answers = keras.ops.convert_to_numpy(student(few, training=False))
+    return Objective(
+        distillation=settings.distillation,
+        temperature=settings.temperature,
+        features=settings.feature_distillation,
+        probabilities=is_probability(answers),
+        hard=compiled.losses if compiled.loss is not None else None,
+    )
 
 
-class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Shuffled batches of samples and packed targets, in a new seeded order each epoch."""
-
-    def __init__(self, split: Split, targets: Array, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self._split, self._targets = split, targets
-        self._batch_size = min(batch_size, split.count)
-        self._random = np.random.default_rng(seed)
-        self._order = self._random.permutation(split.count)
-
-    def __len__(self) -> int:
-        # A last batch of a few samples would give batch normalization poor statistics; what is
-        # left over is another part of the data in each epoch.
-        return self._split.count // self._batch_size
-
-    def __getitem__(self, index: int) -> tuple[Array, Array]:
-        start = index * self._batch_size
-        chosen = self._order[start : start + self._batch_size]
-        return self._split.read(chosen), self._targets[chosen]
-
-    def on_epoch_end(self) -> None:
-        self._order = self._random.permutation(self._split.count)
-
-
-class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Reports each batch, and stops when the loss is no longer finite."""
-
-    def __init__(self, advance: Advance) -> None:
-        super().__init__()
-        self._advance = advance
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._advance(1)
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
-            self.model.stop_training = True
+def _untrained(judged: HeldOut, settings: FinetuneSpec) -> State:
+    """Epoch 0. Raises ModelError: the student answers NaN."""
+    try:
+        first = judged.record(0, None)
+    except FloatingPointError as error:
+        raise ModelError(f"before fine-tuning, {error}; decompose it again") from None
+    progress = Progress(curve=(first,), done=not settings.epochs)
+    return State(progress, best=values_of(judged.student.weights))
 
 
 def _train(
-    run: _Run, batches: _Batches, settings: FinetuneSpec, curve: list[EpochRecord]
-) -> tuple[int, int]:
-    """Train, extend `curve`, and leave the best weights in place; returns steps, best epoch."""
-    total = settings.epochs * len(batches)
-    run.trainer.optimizer.learning_rate = _schedule(settings.learning_rate, total)
-    best_weights, best = run.trainer.get_weights(), curve[0]
-    with work("Fine-tuning", total) as advance:
-        for epoch in range(1, settings.epochs + 1):
-            history = run.trainer.fit(
-                batches,
-                epochs=epoch,
-                initial_epoch=epoch - 1,
-                shuffle=False,
-                verbose=0,
-                callbacks=[_Watch(advance)],
-            )
-            loss = float(history.history["loss"][-1])
-            try:
-                if not math.isfinite(loss):
-                    raise FloatingPointError("the loss is NaN or infinite")
-                curve.append(run.record(epoch, loss))
-            except FloatingPointError as error:
-                _logger.warning(
-                    "fine-tuning stopped in epoch %d of %d: %s; the weights of epoch %d are kept. "
-                    "Try a lower learning rate.",
-                    *(epoch, settings.epochs, error, best.epoch),
-                )
-                break
-            if curve[-1].validation_loss < best.validation_loss:
-                best_weights, best = run.trainer.get_weights(), curve[-1]
-    steps = int(run.trainer.optimizer.iterations)
-    run.trainer.set_weights(best_weights)
-    return steps, best.epoch
+    judged: HeldOut,
+    teacher: keras.Model,
+    training: Split,
+    settings: FinetuneSpec,
+    seed: int,
+    state: State,
+    checkpoints: Checkpoints,
+    workers: Workers,
+) -> State:
+    """Train from a state on, to the end."""
+    targets = Targets(
+        objective=judged.objective,
+        classes=judged.teacher_logits.shape[-1],
+        cached=_teacher_can_be_cached(training, judged.teacher_logits.shape[-1], settings),
+        teacher_probabilities=judged.teacher_probabilities,
+    )
+    logits = None
+    if targets.cached and settings.distillation:
+        size = judged.batch_size
+        logits = as_logits(teacher_answers(teacher, training, size, "Teacher on training data"))
+    batches = Batches(
+        samples=training,
+        targets=targets.packed(np.asarray(training.labels), logits),
+        batch_size=judged.batch_size,
+        seed=seed,
+        augment=augmentation(settings.augmentation) if settings.augmentation else None,
+        workers=workers,
+    )
+    with workers.distributed():
+        steps = settings.epochs * batches.per_epoch
+        learner = make_learner(judged.student, teacher, targets, settings, steps)
+
+    def judge(epoch: int, loss: float) -> EpochRecord:
+        judged.student.set_weights(values_of(learner.model.weights))
+        return judged.record(epoch, loss)
+
+    limits = Limits(judged.guessing(), settings.patience or settings.epochs)
+    return train(
+        learner,
+        batches,
+        state,
+        settings,
+        judge=judge,
+        limits=limits,
+        checkpoints=checkpoints,
+    )
 
 
-def _prepare(
-    student: keras.Model, teacher: keras.Model, held_out: Split, settings: FinetuneSpec
-) -> _Run:
-    few, _ = next(held_out.batches(min(settings.batch_size, _FEW)))
-    answers = keras.ops.convert_to_numpy(student(few, training=False))
-    loss = _distillation(settings.distillation, settings.temperature, is_probability(answers))
-    trainer = keras.Model(student.inputs, student.outputs)
-    trainer.compile(keras.optimizers.Adam(), loss, jit_compile=_jit())
-    view = keras.Model(teacher.inputs, teacher.outputs)
-    view.compile(jit_compile=_jit())
-    targets = _targets(view, held_out, settings.batch_size, "Teacher on held-out share")
-    return _Run(trainer, view, loss, held_out, targets, settings.batch_size)
+def _teacher_can_be_cached(training: Split, classes: int, settings: FinetuneSpec) -> bool:
+    """Whether the teacher need not be called in each step."""
+    if settings.feature_distillation:
+        return False
+    if not settings.distillation:
+        return True
+    return not settings.augmentation and 4 * training.count * classes <= _CACHE_BYTES
 
 
-def _distillation(weight: float, temperature: float, probabilities: bool) -> _Loss:
-    def loss(packed: Any, answers: Any) -> Any:
-        classes = answers.shape[-1]
-        labels, teacher = packed[:, :classes], packed[:, classes:]
-        student = keras.ops.cast(answers, "float32")
-        if probabilities:
-            student = keras.ops.log(keras.ops.maximum(student, _LEAST_PROBABILITY))
-        hard = -keras.ops.sum(labels * keras.ops.log_softmax(student), axis=-1)
-        log_teacher = keras.ops.log_softmax(teacher / temperature)
-        log_student = keras.ops.log_softmax(student / temperature)
-        soft = keras.ops.sum(keras.ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
-        return (1.0 - weight) * hard + weight * temperature**2 * soft
-
-    return loss
-
-
-def _targets(teacher: keras.Model, split: Split, batch_size: int, description: str) -> Array:
-    """One-hot labels beside the teacher's logits, `(count, 2 * classes)` float32."""
-    with work(description, split.count) as advance:
-        answers = _answers(teacher, split, batch_size, advance)
-    if not np.isfinite(answers).all():
-        raise ModelError("the original model answers with NaN or infinite values on training data")
-    if is_probability(answers):
-        answers = np.log(np.maximum(answers, _LEAST_PROBABILITY))
-    one_hot = np.eye(answers.shape[-1], dtype=np.float32)[split.labels]
-    return np.concatenate([one_hot, answers], axis=-1)
+def _recalibrated(judged: HeldOut, training: Split, settings: FinetuneSpec, seed: int) -> bool:
+    """Estimate batch normalization's statistics again, where that does no harm; whether it did."""
+    student = judged.student
+    if not (settings.recalibrate and normalizations(student)):
+        return False
+    before, kept = judged.record(0, None).validation_loss, values_of(student.weights)
+    recalibrate(student, training, judged.batch_size, seed)
+    try:
+        if judged.record(0, None).validation_loss <= before:
+            return True
+    except FloatingPointError as error:
+        _logger.warning("new statistics of batch normalization are not used: %s", error)
+    student.set_weights(kept)
+    return False
 
 
-def _answers(model: keras.Model, split: Split, batch_size: int, advance: Advance) -> Array:
-    """What the model answers, `(count, classes)` float32."""
-    answers = np.empty((split.count, model.outputs[0].shape[-1]), dtype=np.float32)
-    for start in range(0, split.count, batch_size):
-        part = answers[start : start + batch_size]
-        # The last batch is filled up from the front: another size would be compiled anew.
-        indices = np.arange(start, start + batch_size) % split.count
-        part[:] = model.predict_on_batch(split.read(indices))[: len(part)]
-        advance(len(part))
-    return answers
-
-
-def _unreported(steps: int) -> None:
-    """For judging between epochs: two pieces of work cannot be shown at once."""
+def _values(split: Split) -> int:
+    """Numbers in one sample."""
+    return sum(int(part[0].size) for part in keras.tree.flatten(split.read(np.array([0]))))
 
 
 def _divided(train: Split, settings: FinetuneSpec, seed: int) -> tuple[Split, Split]:
@@ -297,21 +253,3 @@ def _check_pair(model: keras.Model, teacher: keras.Model) -> None:
         raise ModelError(
             f"every layer of model '{model.name}' is frozen; set trainable = True or epochs = 0"
         )
-
-
-def _schedule(peak: float, steps: int) -> Any:
-    warm_up = max(1, round(_WARM_UP_SHARE * steps))
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=peak / warm_up,
-        decay_steps=max(1, steps - warm_up),
-        warmup_target=peak,
-        warmup_steps=warm_up,
-    )
-
-
-def _jit() -> bool | str:
-    # XLA takes longer to compile a small model on a CPU than it saves; Keras' other backends
-    # would run uncompiled without it.
-    if keras.config.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
-        return False
-    return "auto"

@@ -1,0 +1,148 @@
+"""The loss and the metrics that a model was compiled with."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py  # type: ignore[import-untyped]
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from lrf_core.artifacts import MODEL_FILE
+
+_logger = logging.getLogger("lrf")
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a model was trained for.
+
+    Attributes:
+        loss: a keras.losses.Loss, a function of (targets, answers), or None for no single loss.
+        metrics: names, serialized metrics or metric objects, as `keras.Model.compile` takes them.
+    """
+
+    loss: Any = None
+    metrics: tuple[Any, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the loss; empty where there is none."""
+        return str(getattr(self.loss, "name", None) or getattr(self.loss, "__name__", ""))
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the loss takes class ids, not one-hot labels."""
+        return not self.name or "sparse" in self.name
+
+    def losses(self, labels: Any, answers: Any) -> Any:
+        """The loss, sample by sample `(n,)`.
+
+        Args:
+            labels: class ids `(n,)`.
+            answers: `(n, classes)`.
+        """
+        targets = labels if self.sparse else keras.ops.one_hot(labels, answers.shape[-1])
+        return self.loss(targets, answers)
+
+    def measured(self, labels: Array, answers: Array) -> dict[str, float]:
+        """The metrics by name; none, with a warning, where one cannot be measured.
+
+        Args:
+            labels: class ids `(n,)`.
+            answers: `(n, classes)`.
+        """
+        if not self.metrics:
+            return {}
+        targets = labels if self.sparse else np.eye(answers.shape[-1], dtype=np.float32)[labels]
+        same = keras.Sequential([keras.Input(answers.shape[1:]), keras.layers.Identity()])
+        try:
+            same.compile(metrics=list(self.metrics), jit_compile=False)
+            found = same.evaluate(answers, targets, verbose=0, return_dict=True)
+        except Exception as error:  # noqa: BLE001 - code of one's own may raise anything
+            reason = " ".join(str(error).split())[:200]
+            _logger.warning("the model's own metrics are not measured: %s", reason)
+            return {}
+        return {name: float(value) for name, value in found.items() if name != "loss"}
+
+
+def compiled_of(model: keras.Model) -> Compiled:
+    """What a model in memory is compiled with; nothing where it is not."""
+    if not model.compiled or model.loss is None:
+        return Compiled()
+    metrics = (model.get_compile_config() or {}).get("metrics")
+    return _compiled(model.loss, metrics)
+
+
+def compiled_in(source: str | Path) -> Compiled:
+    """What the model in a `.keras` or `.h5` file was compiled with; nothing where that is unknown.
+
+    Only losses and metrics that Keras ships, or that are registered in this process, are made;
+    others are named in a warning.
+    """
+    path = Path(source)
+    path = path / MODEL_FILE if path.is_dir() else path
+    config = _compile_config(path) or {}
+    loss = config.get("loss")
+    if loss is None:
+        return Compiled()
+    try:
+        return _compiled(keras.losses.get(_known(loss)), _known(config.get("metrics")))
+    except (ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        _logger.warning("%s: its own loss is not used, cross-entropy is: %s", path, reason)
+        return Compiled()
+
+
+def _compiled(loss: Any, metrics: Any) -> Compiled:
+    if isinstance(loss, (Mapping, Sequence)) and not isinstance(loss, str):
+        _logger.warning("the model was compiled with several losses; cross-entropy is used")
+        return Compiled()
+    made = keras.losses.get(loss)
+    if isinstance(made, keras.losses.Loss):
+        made = copy.copy(made)
+        made.reduction = None  # sample by sample
+    listed = metrics if isinstance(metrics, (list, tuple)) else ()
+    # Keras nests the list of a model with one output.
+    flat = [m for metric in listed for m in (metric if isinstance(metric, list) else [metric])]
+    return Compiled(made, tuple(flat))
+
+
+def _compile_config(path: Path) -> Mapping[str, Any] | None:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                found = json.loads(archive.read("config.json")).get("compile_config")
+        elif path.suffix in (".h5", ".hdf5") and h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                found = json.loads(file.attrs.get("training_config", "null"))
+        else:
+            return None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None  # whoever loads the model says what is wrong with the file
+    return found if isinstance(found, Mapping) else None
+
+
+def _known(config: Any) -> Any:
+    """The config itself, if all in it comes from Keras or is registered here. Raises ValueError."""
+    for part in keras.tree.flatten([config]) if not isinstance(config, Mapping) else [config]:
+        if isinstance(part, Mapping):
+            _check_known(part)
+    return config
+
+
+def _check_known(config: Mapping[str, Any]) -> None:
+    name, module = config.get("registered_name"), config.get("module")
+    if module in (None, "keras.losses", "keras.metrics"):
+        return
+    if name is None or keras.saving.get_registered_object(name) is None:
+        raise ValueError(f"{config.get('class_name')} of {module} is not known here; register it")

@@ -1,0 +1,1 @@
+"""Training a factorized model: batches, what is minimised, the loop, and its checkpoints."""

@@ -1,0 +1,186 @@
+"""Train epoch by epoch, keep the best weights, stop when it goes wrong, go on after a kill."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from lrf_core.artifacts import EpochRecord
+from lrf_core.progress import Advance, work
+from lrf_core.spec import FinetuneSpec
+from lrf_core.training.batches import Batches
+from lrf_core.training.checkpoint import Checkpoints, State, assign, values_of
+from lrf_core.training.learner import Learner
+
+_logger = logging.getLogger("lrf")
+# Batches whose mean loss says whether training diverges.
+_ENOUGH_BATCHES = 50
+_ADVICE = "Try a lower finetune.learning_rate"
+
+# (epoch, mean loss of its batches) to its record, by the weights that the learner has then; raises
+# FloatingPointError where these answer with NaN.
+Judge = Callable[[int, float], EpochRecord]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop.
+
+    Attributes:
+        guessing: the loss of answering all classes alike.
+        patience: epochs without a lower held-out loss.
+    """
+
+    guessing: float
+    patience: int
+
+    def diverged(self, loss: float, start: float) -> bool:
+        """Whether a model is worse than guessing, and than it was before training."""
+        return loss > max(self.guessing, start)
+
+
+def train(
+    learner: Learner,
+    batches: Batches,
+    state: State,
+    settings: FinetuneSpec,
+    *,
+    judge: Judge,
+    limits: Limits,
+    checkpoints: Checkpoints,
+) -> State:
+    """Train from `state` on to the last epoch, or to where training has to stop.
+
+    Args:
+        state: epoch 0, or what a checkpoint held.
+        settings: resolved, see `schedule.resolved`.
+
+    Returns:
+        The state at the end; `best` are the weights to use. The learner's are the last ones.
+    """
+    if state.learner:
+        # Built first: otherwise the first step would begin with fresh momenta.
+        learner.optimizer.build(learner.trainer.trainable_variables)
+        assign(learner.model.variables, state.learner)
+        assign(learner.optimizer.variables, state.optimizer)
+    session = _Session(learner, batches, state, settings, limits, checkpoints)
+    with work("Fine-tuning", settings.epochs * batches.per_epoch) as advance:
+        advance(state.progress.steps)
+        while not state.progress.done:
+            session.run_epoch(judge, advance)
+    state.learner, state.optimizer = [], []
+    checkpoints.save(state)
+    return state
+
+
+class _Session:
+    """Training in this process; moves `state` on."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        batches: Batches,
+        state: State,
+        settings: FinetuneSpec,
+        limits: Limits,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.learner, self.batches, self.state = learner, batches, state
+        self.settings, self.limits, self.checkpoints = settings, limits, checkpoints
+        self._started = time.monotonic() - state.progress.seconds
+
+    def run_epoch(self, judge: Judge, advance: Advance) -> None:
+        """Train what is left of the epoch, judge it, and decide how to go on."""
+        epoch, start = self.state.progress.epoch, self.state.progress.batch
+        watch = _Watch(self, advance)
+        if start < self.batches.per_epoch:
+            with self.batches.workers.distributed():
+                self.learner.trainer.fit(
+                    self.batches.epoch(epoch, start),
+                    epochs=epoch,
+                    initial_epoch=epoch - 1,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[watch],
+                )
+        why = watch.stopped or self._judged(judge, epoch)
+        waited = epoch - self.state.progress.best_epoch
+        if why:
+            _logger.warning(
+                "fine-tuning stopped in epoch %d of %d: %s; the weights of epoch %d are used",
+                *(epoch, self.settings.epochs, why, self.state.progress.best_epoch),
+            )
+        elif epoch < self.settings.epochs and waited >= self.limits.patience:
+            why = f"no lower held-out loss for {waited} epochs"
+            _logger.info("fine-tuning stopped after epoch %d: %s", epoch, why)
+        if why or epoch == self.settings.epochs:
+            self.move(stopped=why, done=True)
+        else:
+            self.move(epoch=epoch + 1, batch=0, loss_sum=0.0)
+            self.keep()
+
+    def move(self, **changes: Any) -> None:
+        """Change the progress."""
+        seconds = time.monotonic() - self._started
+        changed = {**changes, "seconds": seconds}
+        self.state.progress = self.state.progress.model_copy(update=changed)
+
+    def keep(self) -> None:
+        """Write a checkpoint."""
+        self.state.learner = values_of(self.learner.model.variables)
+        self.state.optimizer = values_of(self.learner.optimizer.variables)
+        self.checkpoints.save(self.state)
+
+    def _judged(self, judge: Judge, epoch: int) -> str:
+        """Record the epoch; returns why training has to stop, or nothing."""
+        before = self.state.progress
+        try:
+            record = judge(epoch, before.loss_sum / self.batches.per_epoch)
+        except FloatingPointError as error:
+            return str(error)
+        self.move(curve=(*before.curve, record))
+        if record.validation_loss < before.curve[before.best_epoch].validation_loss:
+            self.move(best_epoch=epoch)
+            self.state.best = values_of(self.learner.model.weights)
+        if self.limits.diverged(record.validation_loss, before.curve[0].validation_loss):
+            return f"it diverged: the held-out loss is above that of guessing. {_ADVICE}"
+        return ""
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Counts batches, keeps the state now and then, and stops where the loss goes wrong."""
+
+    def __init__(self, session: _Session, advance: Advance) -> None:
+        super().__init__()
+        self.stopped = ""
+        self._session, self._start, self._advance = session, session.state.progress, advance
+        self._kept = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        session, start, done = self._session, self._start, batch + 1
+        mean = float((logs or {})["loss"])  # of the batches of this call of fit
+        self._advance(1)
+        session.move(
+            batch=start.batch + done,
+            steps=start.steps + done,
+            loss_sum=start.loss_sum + mean * done,
+        )
+        if not math.isfinite(mean):
+            self.stopped = f"the loss is NaN or infinite. {_ADVICE}"
+        elif done >= _ENOUGH_BATCHES and session.limits.diverged(
+            mean, start.curve[0].validation_loss
+        ):
+            self.stopped = f"it diverged: the loss is above that of guessing. {_ADVICE}"
+        due = time.monotonic() - self._kept >= session.settings.checkpoint_seconds
+        if self.stopped or due:
+            # On JAX, asking for the model writes the state of training back to its variables.
+            self.model.stop_training = bool(self.stopped)
+        if due and not self.stopped:
+            session.keep()
+            self._kept = time.monotonic()

@@ -1,0 +1,40 @@
+"""Training by several processes at once, each with its part of every batch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import keras
+
+from lrf_core.data.split import Array
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Which of how many processes this one is.
+
+    More than one need Keras' JAX backend, and `keras.distribution.initialize` before.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def part(self, batch: Array) -> Array:
+        """This worker's part of the indices of a batch; `count` divides their number."""
+        size = len(batch) // self.count
+        return batch[self.rank * size : (self.rank + 1) * size]
+
+    def distributed(self) -> AbstractContextManager[object]:
+        """While open, models are made, and trained, over all workers."""
+        if self.count == 1:
+            return nullcontext()
+        scope: AbstractContextManager[object] = keras.distribution.DataParallel(
+            auto_shard_dataset=False
+        ).scope()
+        return scope
