@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops_training(teachers, data: Data, caplog) 
     with caplog.at_level(logging.WARNING, logger="lrf"):
         same, record = finetune(student, teacher, data, settings=settings)
     assert "stopped in epoch 1 of 5" in caplog.text
-    assert "Try a lower learning rate" in caplog.text
+    assert "Try a lower finetune.learning_rate" in caplog.text
     assert 0 < record.steps < 14
     assert model_digest(same) == model_digest(student)
     assert FinetuneRecord.model_validate_json(record.model_dump_json()) == record
