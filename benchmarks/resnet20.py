@@ -152,42 +152,63 @@ def baseline(
 ) -> list[tuple[float, Cost, float]]:
     """arXiv 2510.00062 with Tucker alone: ranks by one feature-map similarity threshold, factors
     of the weights (truncated higher-order SVD by tensorly)."""
-    samples, _ = data.train.sample(EXPLORE.samples, seed).arrays()
-    records = {record.name: record for record in analysis.eligible()}
-    layers = {path: layer for path, layer in walk(model) if path in records}
-    moments = collect_moments(model, layers, samples, seed=seed)
-    kernels: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
-    candidates = []
-    for name, record in records.items():
-        original = moments[name].rows @ flat(layers[name].kernel)
-        for ranks, kernel, cost in plain_tucker(record, layers[name]):
-            kernels[name, ranks] = kernel
-            similarity = nmse(original, moments[name].rows @ flat(kernel))
-            candidates.append(
-                Candidate(
-                    layer=name,
-                    method="tucker",
-                    ranks=ranks,
-                    cost=cost,
-                    error=1 - similarity,
-                    similarity=similarity,
-                    sensitivity=1 - similarity,
-                )
-            )
-    convs, total = sum(r.cost.params for r in records.values()), analysis.baseline.cost
-    options = options_of(candidates, layers_of(records.values()), total)
+    plain = PlainTucker(model, data, analysis, seed)
+    convs = sum(record.cost.params for record in analysis.eligible())
     results = []
     for share in kept:
-        limits = {"params": total.params - convs * (1 - share)}
-        highest = thresholds_within(options, limits)[0]
-        choices = options.choices(threshold(options, highest))
+        chosen = plain.within(plain.total.params - convs * (1 - share))
+        kernels = {candidate.layer: kernel for candidate, kernel in chosen}
         copy = splice(model, {})
         for path, layer in walk(copy):
-            chosen = next((c.candidate for c in choices if c.layer == path), None)
-            if chosen:
-                layer.kernel.assign(kernels[path, chosen.ranks])
-        results.append((share, total_after(choices, total), accuracy(copy, data.test)))
+            if path in kernels:
+                layer.kernel.assign(kernels[path])
+        cost = total_after(plain.choices, plain.total)
+        results.append((share, cost, accuracy(copy, data.test)))
     return results
+
+
+class PlainTucker:
+    """Truncations of the layers' weights, chosen by one similarity threshold for all layers.
+
+    Attributes:
+        total: of the whole model as it is.
+        choices: the last that `within` made.
+    """
+
+    def __init__(
+        self, model: keras.Model, data: lrf.Data, analysis: lrf.Analysis, seed: int
+    ) -> None:
+        samples, _ = data.train.sample(EXPLORE.samples, seed).arrays()
+        records = {record.name: record for record in analysis.eligible()}
+        layers = {path: layer for path, layer in walk(model) if path in records}
+        moments = collect_moments(model, layers, samples, seed=seed)
+        self.total, self.choices = analysis.baseline.cost, ()
+        self._kernels: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+        candidates = []
+        for name, record in records.items():
+            original = moments[name].rows @ flat(layers[name].kernel)
+            for ranks, kernel, cost in plain_tucker(record, layers[name]):
+                self._kernels[name, ranks] = kernel
+                similarity = nmse(original, moments[name].rows @ flat(kernel))
+                candidates.append(
+                    Candidate(
+                        layer=name,
+                        method="tucker",
+                        ranks=ranks,
+                        cost=cost,
+                        error=1 - similarity,
+                        similarity=similarity,
+                        sensitivity=1 - similarity,
+                    )
+                )
+        self._options = options_of(candidates, layers_of(records.values()), self.total)
+
+    def within(self, params: float) -> list[tuple[Candidate, np.ndarray]]:
+        """The candidates that keep the whole model to so many parameters, and their kernels."""
+        highest = thresholds_within(self._options, {"params": params})[0]
+        self.choices = self._options.choices(threshold(self._options, highest))
+        chosen = [choice.candidate for choice in self.choices if choice.candidate]
+        return [(found, self._kernels[found.layer, found.ranks]) for found in chosen]
 
 
 def flat(kernel: Any) -> np.ndarray:

@@ -25,6 +25,7 @@ from lrf_core.data import Data, open_data
 from lrf_core.errors import LrfError, ModelError
 from lrf_core.exploration.cache import open_cache
 from lrf_core.latency import LatencyTable, measured_first
+from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outputs, Run, write_lineage
 from lrf_core.report import write_report
@@ -156,9 +157,16 @@ def _finetuned(
 
     candidate, record = steps.once(
         "finetune",
-        {"finetune": spec.finetune.model_dump(mode="json")},
+        {"finetune": spec.finetune.decisive()},
         lambda: (load_model(outputs.candidate), FinetuneRecord.load(outputs.finetune)),
-        lambda: stages.finetune(factorized, teacher, data, settings=spec.finetune, seed=spec.seed),
+        lambda: stages.finetune(
+            factorized,
+            teacher,
+            data,
+            settings=spec.effective_finetune(),
+            seed=spec.seed,
+            compiled=compiled_in(spec.model),
+        ),
         save,
     )
     return record, candidate

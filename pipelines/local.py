@@ -56,11 +56,17 @@ def run(spec: Spec, say: Callable[[str], None]) -> Run:
         LrfError: bad input that can be seen before any step starts.
     """
     outputs = Outputs(Path(spec.out))
-    # Steps are told where to publish and where to keep scores, so that they and the check below
-    # mean the same places.
+    # Steps are told where to publish and where to keep scores and checkpoints, so that they and the
+    # check below mean the same places.
     to = spec.publish.to or outputs.release.absolute().as_uri()
     publishing = spec.publish.model_copy(update={"to": to})
-    spec = spec.model_copy(update={"publish": publishing, "explore": spec.effective_explore()})
+    spec = spec.model_copy(
+        update={
+            "publish": publishing,
+            "explore": spec.effective_explore(),
+            "finetune": spec.effective_finetune(),
+        }
+    )
     _check_inputs(spec, to)
     folder = _cleared(outputs)
     with (folder / LOG_FILE).open("w", encoding="utf-8") as log:

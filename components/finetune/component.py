@@ -28,6 +28,8 @@ def finetune(
     from components.step import step
 
     with step("finetune", spec) as asked:
+        from lrf_core.models.compiled import compiled_in
+
         teacher = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, teacher, asked.seed)
         model, record = lrf.finetune(
@@ -36,6 +38,7 @@ def finetune(
             data,
             settings=asked.finetune,
             seed=asked.seed,
+            compiled=compiled_in(asked.model),
         )
         lrf.save_model(model, Path(candidate.path))
         record.save(training.path)

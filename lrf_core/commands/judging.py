@@ -36,13 +36,15 @@ def finetune(
 ) -> None:
     """Train the factorized model once, with the original as teacher.
 
-    Reads OUT/factorized/model.keras, writes OUT/candidate/model.keras and OUT/finetune.json.
+    Reads OUT/factorized/model.keras, writes OUT/candidate/model.keras and OUT/finetune.json. Run it
+    again after an interruption and it goes on from the last checkpoint.
 
     \b
     Examples:
       lrf finetune model.keras --data digits.npz --out out
       lrf finetune model.keras --data digits.npz --out out --epochs 5
     """
+    from lrf_core.models.compiled import compiled_in
     from lrf_core.models.load import load_model, save_model
     from lrf_core.report.tables import curve_table
     from lrf_core.stages import finetune as finetune_stage
@@ -54,7 +56,12 @@ def finetune(
     teacher, samples = inputs_of(asked)
     factorized = load_model(outputs.factorized)
     candidate, record = finetune_stage(
-        factorized, teacher, samples, settings=asked.finetune, seed=asked.seed
+        factorized,
+        teacher,
+        samples,
+        settings=asked.effective_finetune(),
+        seed=asked.seed,
+        compiled=compiled_in(asked.model),
     )
     save_model(candidate, outputs.candidate)
     record.save(outputs.finetune)

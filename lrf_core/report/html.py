@@ -111,6 +111,7 @@ def _render(
         replaced=len(plan.replaced()),
         left_alone=[layer for layer in analysis.layers if not layer.methods],
         charts=learning_curve(finetune) if finetune else (),
+        trained=text.trained(finetune) if finetune else "",
         digests=_digests(analysis, plan, finetune, verdict),
         settings=_settings(analysis, plan, finetune, verdict),
     )

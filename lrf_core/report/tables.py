@@ -174,6 +174,7 @@ def curve_table(record: FinetuneRecord) -> Table:
             f"{point.validation_accuracy:.2f}%",
             "kept" if point.epoch == record.best_epoch else "",
         )
+    table.caption = _plain(text.trained(record))
     return table
 
 

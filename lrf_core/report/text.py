@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrf_core.artifacts import Check, ModelMeasures, Plan, Verdict
+from lrf_core.artifacts import Check, FinetuneRecord, ModelMeasures, Plan, Verdict
 
 NOT_MEASURED = "not measured"
 
@@ -59,6 +59,14 @@ def predicted(plan: Plan, verdict: Verdict) -> str:
         f"({_signed(-plan.predicted_drop)} before fine-tuning, measured "
         f"{_signed(-plan.calibration.measured_drop)}); came out: {points_lost(verdict)}"
     )
+
+
+def trained(record: FinetuneRecord) -> str:
+    """How the model was trained, and why that ended early if it did."""
+    said = f"batches of {record.batch_size}, learning rate {record.learning_rate:.2g}"
+    if record.recalibrated:
+        said += ", statistics of batch normalization estimated again"
+    return f"{said}; stopped: {record.stopped}" if record.stopped else said
 
 
 def ratio(before: float, after: float, less: str, more: str) -> str:

@@ -69,6 +69,12 @@ class Spec(Section):
             }
         )
 
+    def effective_finetune(self) -> FinetuneSpec:
+        """How to fine-tune, with checkpoints in the run's own folder unless the spec says where."""
+        if self.finetune.checkpoint is not None:
+            return self.finetune
+        return self.finetune.model_copy(update={"checkpoint": str(Path(self.out) / ".cache")})
+
     def effective_gate(self) -> GateSpec:
         """The gate, with the limits it takes over from the goal."""
         goal, gate = self.effective_goal(), self.gate
