@@ -21,7 +21,16 @@ from .spec import (
     Spec,
     load_spec,
 )
-from .stages import analyze, decompose, explore, finetune, publish, validate
+from .stages import (
+    analyze,
+    decompose,
+    explore,
+    finetune,
+    publish,
+    smallest_passing,
+    validate,
+    validate_all,
+)
 from .workflow import compress
 
 # In the order of use.
@@ -34,6 +43,8 @@ __all__ = [  # noqa: RUF022
     "decompose",
     "finetune",
     "validate",
+    "validate_all",
+    "smallest_passing",
     "publish",
     "save_model",
     "export_model",

@@ -72,11 +72,12 @@ class Spec(Section):
     def effective_gate(self) -> GateSpec:
         """The gate, with the limits it takes over from the goal."""
         goal, gate = self.effective_goal(), self.gate
-        drop = (
-            gate.max_accuracy_drop
-            if gate.max_accuracy_drop is not None
-            else (goal.max_accuracy_drop if goal.max_accuracy_drop is not None else 1.0)
-        )
+        drop = gate.max_accuracy_drop
+        if drop is None:
+            # A point of accuracy that nobody asked for must not fail another metric.
+            asked = goal if gate.judges_accuracy() else self.goal
+            default = 1.0 if gate.judges_accuracy() else None
+            drop = default if asked.max_accuracy_drop is None else asked.max_accuracy_drop
         params = gate.min_params_reduction
         macs = gate.min_macs_reduction
         size = gate.max_weight_bytes

@@ -5,6 +5,15 @@ from lrf_core.stages.decompose import decompose
 from lrf_core.stages.explore import explore
 from lrf_core.stages.finetune import finetune
 from lrf_core.stages.publish import publish
-from lrf_core.stages.validate import validate
+from lrf_core.stages.validate import smallest_passing, validate, validate_all
 
-__all__ = ["analyze", "decompose", "explore", "finetune", "publish", "validate"]
+__all__ = [
+    "analyze",
+    "decompose",
+    "explore",
+    "finetune",
+    "publish",
+    "smallest_passing",
+    "validate",
+    "validate_all",
+]
