@@ -2,6 +2,7 @@ from .artifacts import (
     Analysis,
     DesignSpace,
     FinetuneRecord,
+    Override,
     Plan,
     Release,
     Verdict,
@@ -21,7 +22,17 @@ from .spec import (
     Spec,
     load_spec,
 )
-from .stages import analyze, decompose, explore, finetune, publish, validate
+from .stages import (
+    analyze,
+    decompose,
+    explore,
+    finetune,
+    override_of,
+    publish,
+    smallest_passing,
+    validate,
+    validate_all,
+)
 from .workflow import compress
 
 # In the order of use.
@@ -34,6 +45,9 @@ __all__ = [  # noqa: RUF022
     "decompose",
     "finetune",
     "validate",
+    "validate_all",
+    "smallest_passing",
+    "override_of",
     "publish",
     "save_model",
     "export_model",
@@ -56,6 +70,7 @@ __all__ = [  # noqa: RUF022
     "Plan",
     "FinetuneRecord",
     "Verdict",
+    "Override",
     "Release",
     "Export",
     "Closeness",

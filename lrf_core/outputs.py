@@ -14,6 +14,7 @@ from lrf_core.artifacts import (
     DesignSpace,
     DropCalibration,
     FinetuneRecord,
+    Override,
     Plan,
     Release,
     Verdict,
@@ -73,6 +74,11 @@ class Outputs:
         return self.folder / Verdict.file_name
 
     @property
+    def override(self) -> Path:
+        """A person's decision on the verdict, where there is one."""
+        return self.folder / Override.file_name
+
+    @property
     def report(self) -> Path:
         return self.folder / REPORT_FILE
 
@@ -111,7 +117,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Run:
-    """What a whole run came to. `release` is None when the gate said no."""
+    """What a whole run came to. `release` is None when the gate said no and nobody overrode it."""
 
     outputs: Outputs
     analysis: Analysis

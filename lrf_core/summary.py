@@ -8,7 +8,12 @@ from typing import Any
 import rich.console
 
 from lrf_core.outputs import Run
-from lrf_core.report.tables import before_after_table, checks_table, layers_table
+from lrf_core.report.tables import (
+    before_after_table,
+    checks_table,
+    layers_table,
+    published,
+)
 
 # Wide enough for the tables where standard output is a file or a pipe.
 _PLAIN_WIDTH = 100
@@ -20,9 +25,9 @@ def print_run(run: Run) -> None:
     console.print(layers_table(run.plan, run.analysis))
     console.print(before_after_table(run.verdict, run.plan))
     console.print(checks_table(run.verdict))
-    failed = [check.name for check in run.verdict.checks if not check.passed]
+    failed = [check.name for check in run.verdict.failed()]
     if run.release:
-        console.print("[bold green]passed[/]: published as", run.release.name, run.release.version)
+        console.print(published(run.release))
         console.print("release:", run.release.location, soft_wrap=True)
     else:
         console.print("[bold red]not passed[/]:", ", ".join(failed), "- nothing was published")

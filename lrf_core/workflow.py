@@ -13,6 +13,7 @@ import keras
 from lrf_core import stages
 from lrf_core.artifacts import (
     Analysis,
+    Artifact,
     DesignSpace,
     FinetuneRecord,
     Plan,
@@ -37,7 +38,7 @@ _Result = TypeVar("_Result")
 
 
 def compress(spec: Spec) -> Run:
-    """Compress, fine-tune, judge, and publish what passes.
+    """Compress, fine-tune, judge, and publish what passes, or what a person let through.
 
     Every artifact is written to `spec.out` as soon as it is there. Run again with the same spec
     after an interruption, and finished stages are not repeated.
@@ -70,18 +71,32 @@ def compress(spec: Spec) -> Run:
         lambda: stages.validate(model, candidate, data, gate=spec.effective_gate(), seed=spec.seed),
         lambda verdict: verdict.save(outputs.verdict),
     )
-    write_lineage(outputs.lineage, analysis, space, plan, record, verdict)
-    write_report(outputs.report, analysis=analysis, plan=plan, finetune=record, verdict=verdict)
+    override = stages.override_asked(verdict, spec.publish.override)
+    outputs.override.unlink(missing_ok=True)  # of an earlier verdict
+    made: list[Artifact | DesignSpace] = [analysis, space, plan, record, verdict]
+    if override:
+        override.save(outputs.override)
+        made.append(override)
+    write_lineage(outputs.lineage, *made)
+    write_report(
+        outputs.report,
+        analysis=analysis,
+        plan=plan,
+        finetune=record,
+        verdict=verdict,
+        override=override,
+    )
     release = None
-    if verdict.passed:
+    if verdict.passed or override:
         release = stages.publish(
             candidate,
             verdict,
             store,
             name=release_name(spec, analysis),
             attachments=outputs.attachments(),
+            override=override,
         )
-        write_lineage(outputs.lineage, analysis, space, plan, record, verdict, release)
+        write_lineage(outputs.lineage, *made, release)
     return Run(outputs, analysis, plan, record, verdict, release)
 
 

@@ -105,7 +105,7 @@ def _cleared(outputs: Outputs) -> Path:
         for earlier in folder.glob(f"{NAME}-*"):
             shutil.rmtree(earlier)
         # `lrf compress` must not take what this run leaves for stages that it has finished.
-        for file in (*_targets(outputs).values(), outputs.steps):
+        for file in (*_targets(outputs).values(), outputs.override, outputs.steps):
             file.unlink(missing_ok=True)
     except OSError as error:
         raise ArtifactError(f"cannot write {outputs.folder}: {error.strerror or error}") from None

@@ -20,7 +20,8 @@ def publish(
 ) -> None:
     """Publish a candidate that passed the gate as an immutable release in object storage.
 
-    Refuses a candidate that its verdict is not about, or that did not pass.
+    Refuses a candidate that its verdict is not about, or that did not pass, unless the spec's
+    `publish.override` names this candidate and what it failed.
 
     Args:
         spec: The spec as JSON, `Spec.model_dump_json()`.
@@ -41,6 +42,7 @@ def publish(
 
     with step("publish", spec) as asked:
         from lrf_core.outputs import LINEAGE_FILE, REPORT_FILE
+        from lrf_core.stages import override_asked
         from lrf_core.workflow import release_name, store_uri
 
         kept = {
@@ -52,14 +54,19 @@ def publish(
             REPORT_FILE: report,
             LINEAGE_FILE: lineage,
         }
+        judged = lrf.Verdict.load(verdict.path)
+        override = override_asked(judged, asked.publish.override)
         published = lrf.publish(
             lrf.load_model(candidate.path),
-            lrf.Verdict.load(verdict.path),
+            judged,
             store_uri(asked),
             name=release_name(asked, lrf.Analysis.load(analysis.path)),
             attachments={name: Path(artifact.path) for name, artifact in kept.items()},
+            override=override,
         )
         published.save(release.path)
         release.metadata.update(
             name=published.name, version=published.version, location=published.location
         )
+        if published.override:
+            release.metadata.update(overridden_by=published.override.by)

@@ -18,6 +18,7 @@ def validate(
     report: dsl.Output[dsl.HTML],
     lineage: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    confusion: dsl.Output[dsl.ClassificationMetrics],
 ) -> bool:
     """Judge the candidate against the original by the limits of the gate, on test samples.
 
@@ -33,6 +34,7 @@ def validate(
         report: The whole run, for people to read.
         lineage: Where each artifact of the run comes from (JSON).
         metrics: Size, accuracy and latency, of the baseline and of the candidate.
+        confusion: The candidate's confusion matrix; of more than 50 classes, the worst of them.
 
     Returns:
         Whether the candidate passed every check.
@@ -68,4 +70,7 @@ def validate(
         verdict.metadata.update(passed=judged.passed, digest=judged.candidate_digest)
         for name, value in metrics_of(judged).items():
             metrics.log_metric(name, value)
+        if judged.confusion:
+            rows = [list(row) for row in judged.confusion.counts]
+            confusion.log_confusion_matrix(list(judged.confusion.labels), rows)
         return judged.passed

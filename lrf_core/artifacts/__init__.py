@@ -4,9 +4,9 @@ from lrf_core.artifacts.analysis import Analysis, Call, Cost, LayerRecord, Model
 from lrf_core.artifacts.design_space import Candidate, DesignSpace
 from lrf_core.artifacts.plan import Choice, DropCalibration, Plan, TriedPlan
 from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, digest_of, versions
-from lrf_core.artifacts.release import Release, ReleaseFile
+from lrf_core.artifacts.release import Override, Release, ReleaseFile
 from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
-from lrf_core.artifacts.verdict import Check, Verdict
+from lrf_core.artifacts.verdict import Check, ClassChange, Confusion, MetricChange, Verdict
 
 __all__ = [
     "MODEL_FILE",
@@ -16,6 +16,8 @@ __all__ = [
     "Candidate",
     "Check",
     "Choice",
+    "ClassChange",
+    "Confusion",
     "Cost",
     "DesignSpace",
     "DropCalibration",
@@ -23,7 +25,9 @@ __all__ = [
     "FinetuneRecord",
     "LayerRecord",
     "Lineage",
+    "MetricChange",
     "ModelMeasures",
+    "Override",
     "Plan",
     "Record",
     "Release",

@@ -61,6 +61,7 @@ class ModelMeasures(Record):
         weight_bytes: bytes of all weights as stored.
         keras_latency_ms: median for one sample in Keras; None if not measured.
         litert_latency_ms: median for one sample in LiteRT, one thread; None if not measured.
+        keras_latency_p95_ms, litert_latency_p95_ms: 95th percentiles of the same runs.
     """
 
     cost: Cost
@@ -69,6 +70,8 @@ class ModelMeasures(Record):
     samples: int = 0
     keras_latency_ms: float | None = None
     litert_latency_ms: float | None = None
+    keras_latency_p95_ms: float | None = None
+    litert_latency_p95_ms: float | None = None
 
 
 class Analysis(Artifact):

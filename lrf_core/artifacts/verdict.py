@@ -1,4 +1,4 @@
-"""The gate's answer, check by check."""
+"""The gate's answer, check by check, with all that was measured for it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,81 @@ class Check(Record):
     note: str = ""
 
 
+class MetricChange(Record):
+    """How a metric changed from the baseline to the candidate, on the same samples.
+
+    Attributes:
+        name: e.g. "accuracy", "top-5 accuracy", "auc".
+        unit: "points" for accuracies, which are in percent; "" for the metric's own unit.
+        higher_is_better: whether a fall is a loss.
+        drop: by how much the candidate is worse.
+        interval: of `drop`, 95%.
+        method: how the interval was found.
+        bootstrap_interval: of an accuracy, the paired percentile bootstrap, for comparison.
+        lost, won: samples that only the baseline, or only the candidate, gets right.
+        mcnemar_p: p value of the hypothesis that as many are lost as won.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    before: float
+    after: float
+    drop: float
+    interval: tuple[float, float]
+    method: str
+    bootstrap_interval: tuple[float, float] | None = None
+    lost: int | None = None
+    won: int | None = None
+    mcnemar_p: float | None = None
+
+
+class ClassChange(Record):
+    """How the recall of one class changed.
+
+    Attributes:
+        label: its name.
+        samples: of this class.
+        before, after: percent of them given this class.
+        drop: points lost.
+        interval: of `drop`, 95%, Tango score.
+    """
+
+    label: str
+    samples: int
+    before: float
+    after: float
+    drop: float
+    interval: tuple[float, float]
+
+
+class Confusion(Record):
+    """The candidate's confusion matrix; of many classes the worst, and "(others)".
+
+    Attributes:
+        labels: of rows and columns.
+        counts: samples, a row for each true class, a column for each class given.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
 class Verdict(Artifact):
     """The gate's answer for one candidate model.
 
+    What could not be compared is None or empty.
+
     Attributes:
         baseline_digest, candidate_digest: content digests of the two models.
-        drop_interval: 95% interval of the accuracy drop (points), paired bootstrap.
+        accuracy_drop: points of top-1 accuracy.
+        drop_interval: 95% interval of `accuracy_drop`, Tango score.
         agreement: percent of samples on which both models give the same class.
+        metrics: top-1 accuracy, and the metric of the gate where that is another.
+        classes: of every class with samples, the largest drop first.
+        calibration_error: expected calibration error of baseline and candidate, percent.
+        confusion: of the candidate.
+        warnings: what a person should know before trusting the numbers; they decide nothing.
     """
 
     file_name: ClassVar[str] = "verdict.json"
@@ -37,3 +105,12 @@ class Verdict(Artifact):
     accuracy_drop: float | None = None
     drop_interval: tuple[float, float] | None = None
     agreement: float | None = None
+    metrics: tuple[MetricChange, ...] = ()
+    classes: tuple[ClassChange, ...] = ()
+    calibration_error: tuple[float, float] | None = None
+    confusion: Confusion | None = None
+    warnings: tuple[str, ...] = ()
+
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)

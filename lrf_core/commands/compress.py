@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrf_core.commands.asked import asked_for, exit_by, print_json
+import typer
+
+from lrf_core.commands.asked import asked_for, print_json
 from lrf_core.commands.options import (
     BytesOption,
     CacheOption,
@@ -38,6 +40,7 @@ from lrf_core.commands.options import (
     goal_settings,
     split_names,
 )
+from lrf_core.errors import EXIT_GATE_REFUSED
 from lrf_core.quiet import import_tensorflow_quietly
 
 
@@ -125,4 +128,5 @@ def compress(
         print_json(run_as_json(run))
     else:
         print_run(run)
-    exit_by(run.verdict)
+    if run.release is None:
+        raise typer.Exit(EXIT_GATE_REFUSED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lrf_core.artifacts import Analysis, FinetuneRecord, Plan, Verdict
+from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Override, Plan, Verdict
 from lrf_core.commands.asked import asked_for, exit_by, inputs_of, show
 from lrf_core.commands.options import (
     DataOption,
@@ -15,11 +15,16 @@ from lrf_core.commands.options import (
     ModelArgument,
     NameOption,
     OutOption,
+    OverrideByOption,
+    OverrideChecksOption,
+    OverrideReasonOption,
     SeedOption,
     SpecOption,
     ToOption,
     WeightsOption,
+    split_names,
 )
+from lrf_core.errors import SpecError
 from lrf_core.outputs import Outputs
 from lrf_core.spec import make_spec
 
@@ -108,6 +113,7 @@ def validate(
         baseline, candidate, samples, gate=asked.effective_gate(), seed=asked.seed
     )
     verdict.save(outputs.verdict)
+    outputs.override.unlink(missing_ok=True)  # of an earlier verdict
     analysis, plan = Analysis.load(outputs.analysis), Plan.load(outputs.plan)
     record = FinetuneRecord.load(outputs.finetune)
     write_lineage(outputs.lineage, analysis, plan, record, verdict)
@@ -120,18 +126,27 @@ def publish(
     out: OutOption = None,
     to: ToOption = None,
     name: NameOption = None,
+    override_by: OverrideByOption = None,
+    override_reason: OverrideReasonOption = None,
+    override_checks: OverrideChecksOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish the candidate as an immutable release, if its verdict is a pass.
 
-    Reads OUT/candidate/model.keras and OUT/verdict.json.
+    Reads OUT/candidate/model.keras and OUT/verdict.json. With --override-by and --override-reason
+    a person publishes a model that did not pass: kept in OUT/override.json, the report, and the
+    release. No one can override other output shapes, answers that are not finite, a model that is
+    not the one judged, or one that was never compared.
 
     \b
     Examples:
       lrf publish --out out --to file:///srv/models --name digits
       AWS_ENDPOINT_URL=http://localhost:9000 lrf publish --out out --to s3://models/vision
+      lrf publish --out out --override-by "A. Miller" --override-checks litert_latency_ratio \\
+        --override-reason "served on a GPU only"
     """
     from lrf_core.models.load import load_model
+    from lrf_core.report.tables import published
     from lrf_core.stages import publish as publish_stage
     from lrf_core.workflow import release_name, store_uri
 
@@ -142,11 +157,48 @@ def publish(
         {"model": str(outputs.candidate), "data": "", "out": str(outputs.folder)},
         {"publish": {"to": to, "name": name}},
     )
+    override = _override(
+        outputs, verdict, override_by, override_reason, split_names(override_checks)
+    )
     release = publish_stage(
         load_model(outputs.candidate),
         verdict,
         store_uri(asked),
         name=release_name(asked, analysis),
         attachments=outputs.attachments(),
+        override=override,
     )
-    show(release, as_json, f"published {release.name} {release.version}", release.location)
+    show(release, as_json, published(release), release.location)
+
+
+def _override(
+    outputs: Outputs,
+    verdict: Verdict,
+    by: str | None,
+    reason: str | None,
+    checks: list[str] | None,
+) -> Override | None:
+    """The override that flags ask for, written beside the verdict and into report and lineage."""
+    if by is None and reason is None and checks is None:
+        return None
+    if by is None or reason is None:
+        raise SpecError("an override needs both --override-by and --override-reason")
+    from lrf_core.outputs import write_lineage
+    from lrf_core.report import write_report
+    from lrf_core.stages import override_of
+
+    override = override_of(verdict, by=by, reason=reason, checks=checks or ())
+    analysis, plan = Analysis.load(outputs.analysis), Plan.load(outputs.plan)
+    space = DesignSpace.load(outputs.design_space)
+    record = FinetuneRecord.load(outputs.finetune)
+    override.save(outputs.override)
+    write_lineage(outputs.lineage, analysis, space, plan, record, verdict, override)
+    write_report(
+        outputs.report,
+        analysis=analysis,
+        plan=plan,
+        finetune=record,
+        verdict=verdict,
+        override=override,
+    )
+    return override

@@ -97,6 +97,14 @@ ToOption = Annotated[
     str | None, typer.Option(help="file:///dir or s3://bucket/prefix.  [default: OUT/release]")
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the release.")]
+OverrideByOption = Annotated[
+    str | None, typer.Option(help="Publish although checks failed: who decides.")
+]
+OverrideReasonOption = Annotated[str | None, typer.Option(help="Why; kept in the release.")]
+OverrideChecksOption = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated checks that may fail.  [default: all that did]"),
+]
 
 
 def split_names(names: str | None) -> list[str] | None:

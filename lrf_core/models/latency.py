@@ -37,14 +37,18 @@ class Latency:
 
 def compare_latency(first: Run, second: Run, repeats: int) -> tuple[Latency, Latency]:
     """Time two runs in turns (first, second, first, second, ...) after a warm-up of both."""
-    first_ms, second_ms = _times_in_turns((first, second), track(range(repeats), "Latency"))
-    return _summary(first_ms), _summary(second_ms)
+    one, other = latency_in_turns((first, second), repeats)
+    return one, other
+
+
+def latency_in_turns(runs: Sequence[Run], repeats: int) -> list[Latency]:
+    """Time any number of runs in turns after a warm-up of all."""
+    return [_summary(times) for times in _times_in_turns(runs, track(range(repeats), "Latency"))]
 
 
 def time_latency(run: Run, repeats: int) -> Latency:
     """Time one run after a warm-up."""
-    (times_ms,) = _times_in_turns((run,), track(range(repeats), "Latency"))
-    return _summary(times_ms)
+    return latency_in_turns((run,), repeats)[0]
 
 
 def processor_time_in_turns(runs: Sequence[Run], repeats: int, seconds: float) -> list[Latency]:

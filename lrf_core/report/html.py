@@ -18,6 +18,7 @@ from lrf_core.artifacts import (
     Choice,
     FinetuneRecord,
     LayerRecord,
+    Override,
     Plan,
     Verdict,
 )
@@ -26,6 +27,7 @@ from lrf_core.report import text
 from lrf_core.report.chart import learning_curve
 
 _TEMPLATE = "report.html.j2"
+_WORST_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,28 @@ def write_report(
     plan: Plan,
     finetune: FinetuneRecord | None,
     verdict: Verdict,
+    override: Override | None = None,
 ) -> Path:
     """Write the report of one compression as a self-contained HTML file; returns the file.
 
     Args:
         finetune: None when the model was not fine-tuned.
+        override: a person's decision to publish a model that did not pass.
 
     Raises:
         ArtifactError: the file cannot be written.
     """
     target = Path(path)
-    write_atomically(target, _render(analysis, plan, finetune, verdict).encode())
+    write_atomically(target, _render(analysis, plan, finetune, verdict, override).encode())
     return target
 
 
 def _render(
-    analysis: Analysis, plan: Plan, finetune: FinetuneRecord | None, verdict: Verdict
+    analysis: Analysis,
+    plan: Plan,
+    finetune: FinetuneRecord | None,
+    verdict: Verdict,
+    override: Override | None,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -99,12 +107,16 @@ def _render(
         plan=plan,
         finetune=finetune,
         verdict=verdict,
+        override=override,
         headline=_headline(verdict),
         judged=_moment(verdict.lineage.created),
         figures=text.figures(verdict),
         interval=text.interval(verdict),
+        metric_lines=[text.metric_line(change) for change in verdict.metrics],
+        signed=text.signed,
+        classes=verdict.classes[:_WORST_CLASSES],
         predicted=text.predicted(plan, verdict),
-        failed=[(text.check_title(check), _why(check)) for check in _failed(verdict)],
+        failed=[(text.check_title(check), _why(check)) for check in verdict.failed()],
         checks=[(text.check_title(check), check) for check in verdict.checks],
         not_measured=text.NOT_MEASURED,
         rows=_layer_rows(plan, analysis),
@@ -127,10 +139,6 @@ def _signs(words: str) -> str:
         words = words.replace(plain, sign)
     # Only a minus before a number and a times after one, not those within words.
     return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", re.sub(r"(?<=\d)x(?=\d|\s)", "\u00d7", words))
-
-
-def _failed(verdict: Verdict) -> list[Check]:
-    return [check for check in verdict.checks if not check.passed]
 
 
 def _headline(verdict: Verdict) -> str:

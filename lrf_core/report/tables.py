@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Verdict
+from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, Verdict
 from lrf_core.exploration.frontier import FrontierPoint
 from lrf_core.exploration.resources import QUANTITIES
 from lrf_core.report import text
@@ -185,12 +185,15 @@ def before_after_table(verdict: Verdict, plan: Plan) -> Table:
     )
     for figure in text.figures(verdict):
         _add(table, figure.label, figure.before, figure.after, figure.change)
-    table.caption = (
+    lines = [
         f"{verdict.candidate.samples:,} test samples; 95% interval of the accuracy change: "
         f"{text.interval(verdict)}"
-    )
+    ]
+    if verdict.agreement is not None:
+        lines.append(f"same class from both models: {verdict.agreement:.2f}% of them")
     if predicted := text.predicted(plan, verdict):
-        table.caption += f"\n{predicted}"
+        lines.append(predicted)
+    table.caption = "\n".join(lines)
     return table
 
 
@@ -209,7 +212,19 @@ def checks_table(verdict: Verdict) -> Table:
         table.add_row(
             _plain(check.name), _answer(check), *map(_plain, (measured, check.limit, check.note))
         )
+    if verdict.warnings:
+        warnings = "\n".join(f"warning: {text.printable(words)}" for words in verdict.warnings)
+        table.caption = Text(warnings, style="yellow")
     return table
+
+
+def published(release: Release) -> Text:
+    """What was published; in red where a person let a model through that did not pass."""
+    said = f"published as {release.name} {release.version}"
+    if release.override is None:
+        return Text("passed", style="bold green") + Text(f": {said}")
+    why = text.printable(text.overridden(release.override))
+    return Text(f"NOT PASSED, {said} all the same\n{why}", style="bold red")
 
 
 def _predicted(plan: Plan) -> str:

@@ -4,7 +4,7 @@ from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
 from lrf_core.spec.gate import GateSpec
 from lrf_core.spec.goal import DecomposeSpec, Goal, Minimized
-from lrf_core.spec.whole import PublishSpec, Spec, load_spec, make_spec, read_spec
+from lrf_core.spec.whole import OverrideSpec, PublishSpec, Spec, load_spec, make_spec, read_spec
 
 __all__ = [
     "DecomposeSpec",
@@ -13,6 +13,7 @@ __all__ = [
     "GateSpec",
     "Goal",
     "Minimized",
+    "OverrideSpec",
     "PublishSpec",
     "Spec",
     "load_spec",

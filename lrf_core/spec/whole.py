@@ -17,6 +17,21 @@ from lrf_core.spec.goal import DecomposeSpec, Goal
 from lrf_core.spec.section import Section
 
 
+class OverrideSpec(Section):
+    """A person's decision to publish one model although checks of the gate failed."""
+
+    by: str = Field(min_length=1, description="Who decides.")
+    reason: str = Field(min_length=1, description="Why, for those who meet the release later.")
+    checks: tuple[str, ...] = Field(
+        min_length=1, description="Names of the checks that may fail; no other may."
+    )
+    model: str = Field(
+        pattern=r"^[0-9a-f]{12,64}$",
+        description="The candidate decided on: candidate_digest in its verdict, at least the first "
+        "12 digits. It lets no other model through.",
+    )
+
+
 class PublishSpec(Section):
     """Where a model that passed goes."""
 
@@ -24,6 +39,11 @@ class PublishSpec(Section):
         None, description="file:///dir or s3://bucket/prefix; default: release/ in the output."
     )
     name: str | None = Field(None, description="Name of the released model; default: the model's.")
+    override: OverrideSpec | None = Field(
+        None,
+        description="Publish one model that did not pass. Obeyed by `lrf compress` and the publish "
+        "component; the pipeline's graph reaches that only after a pass.",
+    )
 
 
 class Spec(Section):
@@ -78,11 +98,12 @@ class Spec(Section):
     def effective_gate(self) -> GateSpec:
         """The gate, with the limits it takes over from the goal."""
         goal, gate = self.effective_goal(), self.gate
-        drop = (
-            gate.max_accuracy_drop
-            if gate.max_accuracy_drop is not None
-            else (goal.max_accuracy_drop if goal.max_accuracy_drop is not None else 1.0)
-        )
+        drop = gate.max_accuracy_drop
+        if drop is None:
+            # A point of accuracy that nobody asked for must not fail another metric.
+            asked = goal if gate.judges_accuracy() else self.goal
+            default = 1.0 if gate.judges_accuracy() else None
+            drop = default if asked.max_accuracy_drop is None else asked.max_accuracy_drop
         params = gate.min_params_reduction
         macs = gate.min_macs_reduction
         size = gate.max_weight_bytes

@@ -13,10 +13,19 @@ from pathlib import Path
 import keras
 from pydantic import ValidationError
 
-from lrf_core.artifacts import MODEL_FILE, Lineage, Release, ReleaseFile, Verdict, digest_of
+from lrf_core.artifacts import (
+    MODEL_FILE,
+    Lineage,
+    Override,
+    Release,
+    ReleaseFile,
+    Verdict,
+    digest_of,
+)
 from lrf_core.errors import ArtifactError, LrfError, PublishRefusedError, SpecError, StorageError
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.progress import track
+from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
 from lrf_core.storage import (
     DamagedObjectError,
     MissingObjectError,
@@ -32,7 +41,13 @@ _ATTACHMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def publish(
-    model: keras.Model, verdict: Verdict, to: str, *, name: str, attachments: Mapping[str, Path]
+    model: keras.Model,
+    verdict: Verdict,
+    to: str,
+    *,
+    name: str,
+    attachments: Mapping[str, Path],
+    override: Override | None = None,
 ) -> Release:
     """Write the model, its attachments and last its manifest to `<name>/<version>/` in a store.
 
@@ -47,16 +62,25 @@ def publish(
         to: where to, see `lrf_core.storage.open_store`.
         name: of the released model: a-z, 0-9, ".", "_" and "-"; upper case is lowered.
         attachments: file name in the release to the file to copy.
+        override: a person's decision on this verdict, see `override_of`: kept in the manifest and
+            as `override.json`, and logged as a warning.
 
     Raises:
-        PublishRefusedError: the verdict did not pass, or is about another model.
+        PublishRefusedError: the verdict did not pass and nobody overrode that, was altered, or is
+            about another model.
         SpecError: the name cannot be used.
         ArtifactError: an attachment is missing or its name cannot be used, or the stored model
             does not read back as the one that was published.
         StorageError: the store cannot be reached or written; no manifest is there then.
     """
     digest = model_digest(model)
-    _refuse_unless_passed(verdict, digest)
+    _refuse_foreign(verdict, digest)
+    refuse_altered(verdict)
+    if override is None:
+        _refuse_unless_passed(verdict)
+    else:
+        refuse_unless_overridden(verdict, override)
+        _warn_of(override)
     name = _release_name(name)
     version = f"v-{digest_of({'name': name, 'model': digest})[:12]}"
     for attachment, source in attachments.items():
@@ -68,6 +92,8 @@ def publish(
         return _same(store, existing, digest)
     with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
         sources = {MODEL_FILE: _save_timeless(model, Path(scratch)), **attachments}
+        if override:
+            sources[Override.file_name] = override.save(Path(scratch) / Override.file_name)
         release = Release(
             lineage=Lineage(
                 inputs={
@@ -84,6 +110,7 @@ def publish(
             model_digest=digest,
             verdict_digest=verdict.digest(),
             files=tuple(_release_file(path, source) for path, source in sources.items()),
+            override=override,
         )
         return _write(store, release, sources)
 
@@ -113,27 +140,31 @@ def verify_release(store: Store, release: Release) -> list[str]:
     return damaged
 
 
-def _refuse_unless_passed(verdict: Verdict, digest: str) -> None:
+def _refuse_foreign(verdict: Verdict, digest: str) -> None:
     if verdict.candidate_digest != digest:
         raise PublishRefusedError(
             f"the verdict is about model {verdict.candidate_digest[:12]}, the model to publish is "
             f"{digest[:12]}; validate the model that is to be published"
         )
-    failed = [check.name for check in verdict.checks if not check.passed]
-    unmeasured = [check.name for check in verdict.checks if check.measured is None]
-    if failed:
-        reason = f"failed: {', '.join(failed)}"
-    elif unmeasured:
-        reason = f"not measured: {', '.join(unmeasured)}"
-    elif not verdict.checks:
-        reason = "its verdict holds no checks"
-    elif not verdict.passed:
-        reason = "its verdict says so"
-    else:
-        return
-    raise PublishRefusedError(
-        f"model {digest[:12]} did not pass the gate ({reason}); nothing is published. Lower the "
-        "goal, fine-tune longer, or change the gate's limits"
+
+
+def _refuse_unless_passed(verdict: Verdict) -> None:
+    if not verdict.passed:
+        failed = ", ".join(check.name for check in verdict.failed())
+        raise PublishRefusedError(
+            f"model {verdict.candidate_digest[:12]} did not pass the gate (failed: {failed}); "
+            "nothing is published. Lower the goal, fine-tune longer, or change the gate's limits"
+        )
+
+
+def _warn_of(override: Override) -> None:
+    _logger.warning(
+        "model %s did not pass the gate (failed: %s) and is published all the same, by decision "
+        "of %s: %s",
+        override.candidate_digest[:12],
+        ", ".join(check.name for check in override.checks),
+        override.by,
+        override.reason,
     )
 
 
@@ -150,10 +181,11 @@ def _release_name(name: str) -> str:
 
 
 def _check_attachment(attachment: str, source: Path) -> None:
-    if not _ATTACHMENT.fullmatch(attachment) or attachment in (MODEL_FILE, Release.file_name):
+    reserved = (MODEL_FILE, Release.file_name, Override.file_name)
+    if not _ATTACHMENT.fullmatch(attachment) or attachment in reserved:
         raise ArtifactError(
             f"attachment name {attachment!r:.140} is not usable; use letters, digits, '.', '_' and "
-            f"'-', and neither {MODEL_FILE} nor {Release.file_name}"
+            f"'-', and none of {', '.join(reserved)}"
         )
     if not source.is_file():
         raise ArtifactError(f"attachment {attachment}: no file at {source}; write it first")

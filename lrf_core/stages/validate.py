@@ -1,11 +1,10 @@
-"""validate: judge a candidate against its baseline; what is not measured does not pass."""
+"""validate: judge candidates against their baseline; what is not measured does not pass."""
 
 from __future__ import annotations
 
-import math
-import tempfile
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,25 +13,34 @@ import numpy.typing as npt
 
 from lrf_core.artifacts import Lineage, ModelMeasures, Verdict
 from lrf_core.data import Data, Split
-from lrf_core.errors import DataError, ExportError, LrfError, ModelError
-from lrf_core.models.compare import compare
+from lrf_core.data.check import expected_by
+from lrf_core.errors import ModelError
+from lrf_core.gate import checks
+from lrf_core.gate.classes import class_titles, classes_without_samples
+from lrf_core.gate.comparison import Comparison, compare
+from lrf_core.gate.metric import Metric, metric_of
+from lrf_core.gate.overlap import overlap
+from lrf_core.gate.samples import check_baseline, with_checked_labels
+from lrf_core.gate.served import (
+    Exported,
+    answers_to_compare,
+    digest_after_loading,
+    exported,
+    keras_latencies,
+    litert_latencies,
+)
 from lrf_core.models.cost import model_cost
-from lrf_core.models.latency import compare_latency, keras_run, litert_run, time_latency
-from lrf_core.models.load import load_model, model_digest, save_model, weight_bytes
+from lrf_core.models.latency import Latency
+from lrf_core.models.load import model_digest, weight_bytes
 from lrf_core.models.measure import is_right, predict, share_right
-from lrf_core.models.served import ServedModel
 from lrf_core.models.unroll import as_graph
 from lrf_core.progress import track
 from lrf_core.spec import GateSpec
-from lrf_core.stages import checks
 from lrf_core.structure import Samples, sample_shape
 
-Array = npt.NDArray[Any]
+_logger = logging.getLogger("lrf")
 
-# Samples on which the exported file must answer as the model does.
-EXPORT_SAMPLES = 64
-# Standard errors by which a baseline must beat guessing to be worth comparing with.
-_ABOVE_CHANCE = 2.0
+Array = npt.NDArray[Any]
 
 
 def validate(
@@ -41,7 +49,8 @@ def validate(
     """Judge a candidate by the limits of a gate, on the test samples.
 
     Both models answer the same samples. A limit that is not set is not judged, except for the
-    accuracy drop: without that limit nothing passes. What cannot be measured is a failed check.
+    drop of the metric: without that limit nothing passes. What cannot be measured is a failed
+    check.
 
     Args:
         gate: the limits that count, `Spec.effective_gate()` for a whole spec.
@@ -52,68 +61,236 @@ def validate(
         cannot be exported gets one too.
 
     Raises:
-        DataError: the samples have no labels, or the baseline is no better than guessing on them.
-        ModelError: the models take samples of different shapes.
+        DataError: there are no test samples, they have no labels, labels that do not fit the model
+            or of one class only, or the baseline is no better than guessing on them.
+        ModelError: the models take samples of different shapes, or the baseline is no classifier.
+        SpecError: there is no such metric, or it fails.
+    """
+    (verdict,) = validate_all(baseline, (candidate,), data, gate=gate, seed=seed)
+    return verdict
+
+
+def validate_all(
+    baseline: keras.Model,
+    candidates: Sequence[keras.Model],
+    data: Data,
+    *,
+    gate: GateSpec,
+    seed: int = 0,
+) -> tuple[Verdict, ...]:
+    """Judge several candidates on the same samples, as `validate` judges one.
+
+    The baseline answers, is converted and is measured once; all models are timed in turns. With
+    `gate.confidence` set, each is judged at 1 - (1 - confidence) / candidates (Bonferroni), so that
+    the confidence holds for whichever is chosen.
+
+    Returns:
+        A verdict for each candidate, in order.
+
+    Raises:
+        ModelError: no candidate, or as `validate` does.
+        DataError, SpecError: as `validate` does.
     """
     baseline = as_graph(baseline)
-    _check_inputs(baseline, candidate)
-    split = data.test if gate.max_samples is None else data.test.sample(gate.max_samples, seed)
+    if not candidates:
+        raise ModelError("there is no candidate to judge; give at least one")
+    for candidate in candidates:
+        _check_inputs(baseline, candidate)
+    test = with_checked_labels(data.test, baseline)
+    split = test if gate.max_samples is None else test.sample(gate.max_samples, seed)
+    split = with_checked_labels(split, baseline)
+    metric = metric_of(gate, expected_by(baseline).classes)
     before = predict(baseline, split, description="Baseline on test data")
-    _check_baseline(before, split)
-    comparable = candidate.output_shape == baseline.output_shape
-    after = predict(candidate, split, description="Candidate on test data") if comparable else None
-    finite = after is not None and bool(np.isfinite(after).all())
-    compared = compare(before, after, split, seed) if after is not None and finite else None
-    exports = tuple(
-        _export(model, split) for model in track((baseline, candidate), "Converting to LiteRT")
+    check_baseline(before, split)
+    trial = _Trial(baseline, before, split, data, metric, gate, seed, len(candidates))
+    subjects = _measured(trial, candidates)
+    warnings = _warnings(trial)
+    return tuple(_judged(trial, subjects[0], subject, warnings) for subject in subjects[1:])
+
+
+def smallest_passing(verdicts: Sequence[Verdict]) -> int | None:
+    """Index of the smallest candidate that passed; None where none did.
+
+    The smallest has the fewest parameters; of equal ones the fewest MACs, then the fewest weight
+    bytes, then the lowest index.
+    """
+
+    def size(index: int) -> tuple[int, int, int, int]:
+        found = verdicts[index].candidate
+        return found.cost.params, found.cost.macs, found.weight_bytes, index
+
+    passing = [index for index, verdict in enumerate(verdicts) if verdict.passed]
+    return min(passing, key=size, default=None)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What all candidates are judged by.
+
+    Attributes:
+        before: the baseline's answers `(count, classes)`.
+        candidates: how many there are.
+    """
+
+    baseline: keras.Model
+    before: Array
+    split: Split
+    data: Data
+    metric: Metric
+    gate: GateSpec
+    seed: int
+    candidates: int
+
+    @property
+    def labels(self) -> Array:
+        """Class ids `(count,)`."""
+        return np.asarray(self.split.labels)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A model and what was measured of it.
+
+    Attributes:
+        answers: `(count, classes)`; None where their shape is not the baseline's.
+    """
+
+    model: keras.Model
+    answers: Array | None
+    export: Exported
+    measures: ModelMeasures
+
+
+def _measured(trial: _Trial, candidates: Sequence[keras.Model]) -> list[_Subject]:
+    """Baseline and candidates, all timed in turns on the first sample."""
+    split, models = trial.split, (trial.baseline, *candidates)
+    answers = [trial.before, *(_answers(trial, candidate) for candidate in candidates)]
+    exports = [exported(model, split) for model in track(models, "Converting to LiteRT")]
+    sample, repeats = split.read(np.array([0])), trial.gate.latency_repeats
+    in_keras = keras_latencies(models, sample, repeats)
+    in_litert = litert_latencies(exports, sample, repeats)
+    return [
+        _Subject(
+            model, answer, export, _measures(model, answer, split, sample, keras_ms, litert_ms)
+        )
+        for model, answer, export, keras_ms, litert_ms in zip(
+            models, answers, exports, in_keras, in_litert, strict=True
+        )
+    ]
+
+
+def _answers(trial: _Trial, candidate: keras.Model) -> Array | None:
+    if candidate.output_shape != trial.baseline.output_shape:
+        return None
+    return predict(candidate, trial.split, description="Candidate on test data")
+
+
+def _measures(
+    model: keras.Model,
+    answers: Array | None,
+    split: Split,
+    sample: Samples,
+    in_keras: Latency,
+    in_litert: Latency | None,
+) -> ModelMeasures:
+    accuracy = None
+    if answers is not None and np.isfinite(answers).all():
+        accuracy = share_right(is_right(answers, split))
+    return ModelMeasures(
+        cost=model_cost(model, sample_shape(sample)),
+        weight_bytes=weight_bytes(model),
+        accuracy=accuracy,
+        samples=split.count,
+        keras_latency_ms=in_keras.median_ms,
+        keras_latency_p95_ms=in_keras.p95_ms,
+        litert_latency_ms=in_litert.median_ms if in_litert else None,
+        litert_latency_p95_ms=in_litert.p95_ms if in_litert else None,
     )
-    measures = _measure_pair(
-        (baseline, candidate), (before, after if finite else None), exports, split, gate
-    )
-    digest = model_digest(candidate)
+
+
+def _judged(
+    trial: _Trial, baseline: _Subject, candidate: _Subject, warnings: tuple[str, ...]
+) -> Verdict:
+    compared = _compared(trial, candidate)
+    gate, digest = trial.gate, model_digest(candidate.model)
+    sizes = (baseline.measures, candidate.measures)
+    why_no_litert = baseline.export.reason or candidate.export.reason
     verdicts = (
-        checks.same_output_shape(baseline.output_shape, candidate.output_shape),
-        checks.finite_outputs(after),
-        checks.accuracy_drop(compared, gate),
-        *checks.size_checks(*measures, gate),
-        *checks.latency_checks(*measures, gate, exports[0].reason or exports[1].reason),
-        checks.litert_same_answers(*_answers_to_compare(after, exports[1], split)),
-        checks.digest_unchanged(digest, *_digest_after_loading(candidate)),
+        checks.same_output_shape(baseline.model.output_shape, candidate.model.output_shape),
+        checks.finite_outputs(candidate.answers),
+        *checks.drop_checks(compared, gate, trial.candidates),
+        *checks.answer_checks(compared, gate),
+        *checks.size_checks(*sizes, gate),
+        *checks.latency_checks(*sizes, gate, why_no_litert),
+        checks.litert_same_answers(
+            *answers_to_compare(candidate.answers, candidate.export, trial.split)
+        ),
+        checks.digest_unchanged(digest, *digest_after_loading(candidate.model)),
     )
-    baseline_digest = model_digest(baseline)
-    return Verdict(
+    baseline_digest = model_digest(baseline.model)
+    verdict = Verdict(
         lineage=Lineage(
-            inputs={"baseline": baseline_digest, "candidate": digest, "data": data.digest},
-            settings={"gate": gate.model_dump(mode="json"), "seed": seed},
+            inputs={"baseline": baseline_digest, "candidate": digest, "data": trial.data.digest},
+            settings={
+                "gate": gate.model_dump(mode="json"),
+                "seed": trial.seed,
+                "candidates": trial.candidates,
+            },
             parent=digest,
         ),
         passed=all(check.passed for check in verdicts),
         baseline_digest=baseline_digest,
         candidate_digest=digest,
         checks=verdicts,
-        baseline=measures[0],
-        candidate=measures[1],
-        accuracy_drop=compared.drop if compared else None,
-        drop_interval=compared.interval if compared else None,
-        agreement=compared.agreement if compared else None,
+        baseline=baseline.measures,
+        candidate=candidate.measures,
+        warnings=warnings,
+    )
+    return _with_comparison(verdict, compared, trial.seed) if compared else verdict
+
+
+def _compared(trial: _Trial, candidate: _Subject) -> Comparison | None:
+    if candidate.answers is None or not np.isfinite(candidate.answers).all():
+        return None
+    return compare(
+        trial.before,
+        candidate.answers,
+        trial.labels,
+        metric=trial.metric,
+        class_names=trial.data.class_names,
+        seed=trial.seed,
     )
 
 
-@dataclass(frozen=True)
-class _Export:
-    """A model as LiteRT runs it, or the reason why it does not."""
+def _with_comparison(verdict: Verdict, compared: Comparison, seed: int) -> Verdict:
+    return verdict.model_copy(
+        update={
+            "accuracy_drop": compared.accuracy.drop,
+            "drop_interval": compared.accuracy.interval,
+            "agreement": compared.agreement,
+            "metrics": tuple(measured.change(seed) for measured in compared.metrics()),
+            "classes": compared.classes,
+            "calibration_error": compared.calibration_error,
+            "confusion": compared.confusion,
+        }
+    )
 
-    model: ServedModel | None
-    reason: str = ""
 
-
-def _export(model: keras.Model, split: Split) -> _Export:
-    try:
-        exported = ServedModel(model)
-        exported.predict(split.read(np.array([0])))  # some operations are refused only when run
-        return _Export(exported)
-    except ExportError as error:
-        return _Export(None, str(error))
+def _warnings(trial: _Trial) -> tuple[str, ...]:
+    """What a person should know before trusting the numbers, also in the log."""
+    found = [overlap(trial.split, trial.data.train, trial.seed).warning()]
+    titles = class_titles(trial.data.class_names, trial.before.shape[-1])
+    absent = classes_without_samples(trial.labels, titles)
+    if absent:
+        some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        found.append(
+            f"{len(absent):,} of {len(titles):,} classes have no test samples ({some}): nothing "
+            "is known of them"
+        )
+    warnings = tuple(filter(None, found))
+    for warning in warnings:
+        _logger.warning("%s", warning)
+    return warnings
 
 
 def _check_inputs(baseline: keras.Model, candidate: keras.Model) -> None:
@@ -122,85 +299,3 @@ def _check_inputs(baseline: keras.Model, candidate: keras.Model) -> None:
             f"the candidate takes samples of shape {candidate.input_shape}, the baseline of shape "
             f"{baseline.input_shape}; validate a model that was made from this baseline"
         )
-
-
-def _check_baseline(answers: Array, split: Split) -> None:
-    """Raise DataError when a drop from this baseline would mean nothing."""
-    if not np.isfinite(answers).all():
-        raise DataError(
-            "the baseline answers NaN or infinite values on the test data; check how the samples "
-            "are scaled, or give a sound baseline"
-        )
-    accuracy, classes = share_right(is_right(answers, split)), answers.shape[-1]
-    chance = 1.0 / classes
-    error = math.sqrt(chance * (1.0 - chance) / split.count)
-    if accuracy <= 100.0 * (chance + _ABOVE_CHANCE * error):
-        raise DataError(
-            f"the baseline gets {accuracy:.1f}% of {split.count:,} test samples right, no better "
-            f"than guessing among {classes} classes ({100.0 * chance:.1f}%): the baseline is "
-            "broken, its samples were scaled otherwise in training, or the labels are in another "
-            "order"
-        )
-
-
-def _measure_pair(
-    models: tuple[keras.Model, keras.Model],
-    answers: tuple[Array, Array | None],
-    exports: tuple[_Export, ...],
-    split: Split,
-    gate: GateSpec,
-) -> tuple[ModelMeasures, ModelMeasures]:
-    """Measures of baseline and candidate, timed in turns on the first sample."""
-    sample = split.read(np.array([0]))
-    repeats = gate.latency_repeats
-    in_keras = compare_latency(keras_run(models[0], sample), keras_run(models[1], sample), repeats)
-    in_litert = _litert_latency_ms(exports, sample, repeats)
-    baseline, candidate = (
-        ModelMeasures(
-            cost=model_cost(model, sample_shape(sample)),
-            weight_bytes=weight_bytes(model),
-            accuracy=None if answer is None else share_right(is_right(answer, split)),
-            samples=split.count,
-            keras_latency_ms=latency.median_ms,
-            litert_latency_ms=litert_ms,
-        )
-        for model, answer, latency, litert_ms in zip(
-            models, answers, in_keras, in_litert, strict=True
-        )
-    )
-    return baseline, candidate
-
-
-def _litert_latency_ms(
-    exports: tuple[_Export, ...], sample: Samples, repeats: int
-) -> tuple[float | None, ...]:
-    runs = [litert_run(export.model, sample) if export.model else None for export in exports]
-    if runs[0] and runs[1]:
-        return tuple(latency.median_ms for latency in compare_latency(runs[0], runs[1], repeats))
-    return tuple(time_latency(run, repeats).median_ms if run else None for run in runs)
-
-
-def _answers_to_compare(
-    answers: Array | None, export: _Export, split: Split
-) -> tuple[Array | None, Array | None, str]:
-    """Answers of the model and of its export on the first samples, or why there are none."""
-    if answers is None:
-        return None, None, "the answers have another shape than the baseline's"
-    if export.model is None:
-        return None, None, export.reason
-    samples = split.read(np.arange(min(EXPORT_SAMPLES, split.count)))
-    try:
-        return answers[:EXPORT_SAMPLES], export.model.predict(samples), ""
-    except ExportError as error:
-        return None, None, str(error)
-
-
-def _digest_after_loading(model: keras.Model) -> tuple[str | None, str]:
-    """Digest of the model saved and loaded in safe mode, or why that fails."""
-    with tempfile.TemporaryDirectory(prefix="lrf-validate-") as folder:
-        try:
-            return model_digest(load_model(save_model(model, Path(folder)))), ""
-        except LrfError as error:
-            return None, str(error).replace(folder, "the saved file")
-        except (TypeError, ValueError, NotImplementedError) as error:
-            return None, f"the model cannot be saved: {' '.join(str(error).split())[:200]}"

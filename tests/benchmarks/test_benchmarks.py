@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import allocation, cp_speed, exploring_cost, layers, vgg16_trunk
+from benchmarks import allocation, cp_speed, exploring_cost, gate_statistics, layers, vgg16_trunk
 from lrf_core.exploration.allocate import knapsack
 from lrf_core.exploration.resources import options_of
 
@@ -100,3 +100,33 @@ def test_a_law_is_found_again() -> None:
     ]
     assert exploring_cost.law(rows, "svd") == [2e-5, 1.5, 0.5]
     assert exploring_cost.law(rows, "qr") is None
+
+
+def test_the_gates_intervals_are_put_to_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "gate.json"
+    monkeypatch.setattr(sys, "argv", ["gate", "--pairs", "20", "--most", "200", "--out", str(out)])
+
+    gate_statistics.main()
+
+    written = json.loads(out.read_text())
+    assert {row["metric"] for row in written["rows"]} == {"accuracy", "loss", "macro recall"}
+    for row in written["rows"]:
+        assert row["covered_pct"] >= 75.0
+        assert row["mean_width"] > 0
+    exact = [row["exact_pct"] for row in written["rows"] if row["changed_pct"] == 15.0]
+    assert exact == pytest.approx([95.0] * 3, abs=0.5)
+    assert "macro recall" in capsys.readouterr().out
+
+
+def test_chances_of_all_outcomes_add_up_to_what_drawing_them_comes_to() -> None:
+    exact = gate_statistics.exact_coverage(100, 0.04, 0.02)
+    drawn = [gate_statistics.draw_counts(100, 0.04, 0.02, seed)[0] for seed in range(2000)]
+    held = [found.interval(0.95)[0] <= 0.02 <= found.interval(0.95)[1] for found in drawn]
+    assert sum(held) / len(held) == pytest.approx(exact, abs=0.02)
+
+
+def test_the_true_drops_are_those_of_the_laws() -> None:
+    losses, _ = gate_statistics.draw_losses(400_000, seed=1)
+    assert losses.difference == pytest.approx(gate_statistics.LOSS_RISE, abs=0.002)

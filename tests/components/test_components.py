@@ -73,6 +73,7 @@ def steps(settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory)
         "candidate": dsl.Model,
         "report": dsl.HTML,
         "metrics": dsl.Metrics,
+        "confusion": dsl.ClassificationMetrics,
     }
     names = ["analysis", "plan", "training", "verdict", "lineage", "release"]
     made = {
@@ -95,7 +96,8 @@ def steps(settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory)
     finetune.python_func(spec=text, **some("baseline", "factorized", "candidate", "training"))
     given = some("candidate", "analysis", "design_space", "plan", "training")
     judged = some("verdict", "report", "lineage")
-    passed = validate.python_func(spec=text, **some("baseline", "metrics"), **given, **judged)
+    measured = some("baseline", "metrics", "confusion")
+    passed = validate.python_func(spec=text, **measured, **given, **judged)
     publish.python_func(spec=text, **given, **judged, **some("release"))
     return Steps(spec, made, shards, passed)
 
@@ -139,6 +141,14 @@ def test_validate_writes_verdict_report_lineage_and_metrics(steps: Steps) -> Non
     assert metrics["candidate_params"] == verdict.candidate.cost.params
     assert metrics["baseline_accuracy"] == verdict.baseline.accuracy
     assert metrics["failed_checks"] == 0
+    assert metrics["accuracy_drop_low"] <= metrics["accuracy_drop"] <= metrics["accuracy_drop_high"]
+    assert metrics["litert_latency_ratio"] > 0
+    assert 0 <= metrics["accuracy_mcnemar_p"] <= 1
+    matrix = steps.made["confusion"].metadata["confusionMatrix"]
+    assert [kind["displayName"] for kind in matrix["annotationSpecs"]] == ["0", "1", "2", "3"]
+    counts = np.array([row["row"] for row in matrix["rows"]])
+    right = 100.0 * np.trace(counts) / counts.sum()
+    assert right == pytest.approx(verdict.candidate.accuracy)
 
 
 def test_publish_leaves_a_release_with_all_that_belongs_to_it(steps: Steps, tmp_path: Path) -> None:
@@ -183,6 +193,49 @@ def test_publish_refuses_a_model_that_did_not_pass(
     assert ended.value.code == 3
     assert not (tmp_path / "store").exists()
     assert "did not pass the gate" in capsys.readouterr().out
+
+
+def test_publish_obeys_an_override_of_this_candidate_alone(
+    steps: Steps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed = Verdict.load(steps.path("verdict"))
+    checks = [
+        check.model_copy(update={"passed": check.name != "fewer_parameters"})
+        for check in passed.checks
+    ]
+    failed = passed.model_copy(update={"passed": False, "checks": tuple(checks)})
+    verdict, release = artifact(tmp_path, "verdict"), artifact(tmp_path, "release")
+    failed.save(verdict.path)
+    names = ["candidate", "analysis", "design_space", "plan", "training", "report", "lineage"]
+
+    def publish_with(model: str) -> None:
+        override = {
+            "by": "A. Miller",
+            "reason": "served on a GPU",
+            "checks": ["fewer_parameters"],
+            "model": model,
+        }
+        settings = steps.spec.model_dump(mode="json")
+        settings["publish"] = {"to": (tmp_path / "store").as_uri(), "override": override}
+        publish.python_func(
+            spec=json.dumps(settings),
+            verdict=verdict,
+            release=release,
+            **{name: steps.made[name] for name in names},
+        )
+
+    with pytest.raises(SystemExit) as ended:
+        publish_with("0" * 12)
+    assert ended.value.code == 3
+    assert "it is not applied" in capsys.readouterr().out
+    assert not (tmp_path / "store").exists()
+    publish_with(failed.candidate_digest[:12])
+    assert "published all the same, by decision of A. Miller" in capsys.readouterr().out
+    published = Release.load(release.path)
+    assert published.override is not None
+    assert published.override.reason == "served on a GPU"
+    assert "override.json" in {file.path for file in published.files}
+    assert release.metadata["overridden_by"] == "A. Miller"
 
 
 def _analyze_with(settings: dict[str, object], folder: Path) -> None:

@@ -120,14 +120,56 @@ def assert_answers_without_lrf(published: Path, candidate: keras.Model, trained:
     np.testing.assert_allclose(np.load(files[1]), candidate.predict_on_batch(samples), atol=1e-5)
 
 
-def test_a_model_that_fails_is_not(trained: Trained, lrf: Lrf, tmp_path: Path) -> None:
+def test_a_model_that_fails_is_published_by_nothing_but_a_persons_decision(
+    trained: Trained, lrf: Lrf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     out = tmp_path / "out"
-    ended = lrf(*compress(trained, out, *QUICK, *gate(tmp_path, min_params_reduction=0.95)))
+    flags = compress(trained, out, *QUICK)
+    limits = {"min_params_reduction": 0.95}
+    ended = lrf(*flags, *gate(tmp_path, **limits))
     assert ended.code == 3
     assert {path.name for path in out.iterdir()} >= ALWAYS | {"candidate"}
     assert not list((out / "release").rglob("*"))
     assert "not passed: params_reduction" in ended.out.replace("\n", " ")
-    assert not json.loads((out / "verdict.json").read_text())["passed"]
+    judged = (out / "verdict.json").read_bytes()
+    assert not json.loads(judged)["passed"]
+
+    assert lrf("publish", "--out", out).code == 3
+    nameless = lrf("publish", "--out", out, "--override-by", "A. Miller")
+    assert nameless.code == 2
+    assert "--override-reason" in nameless.error
+    decision = ["--override-by", "A. Miller", "--override-reason", "big enough"]
+    ended = lrf("publish", "--out", out, *decision, "--override-checks", "agreement")
+    assert ended.code == 2
+    assert "failed: params_reduction" in ended.error
+    assert not list(tmp_path.rglob("override.json"))
+    assert not list((out / "release").rglob("*"))
+
+    ended = lrf("publish", "--out", out, *decision, "--name", "by-hand")
+    assert ended.code == 0, ended.err
+    assert "NOT PASSED" in ended.out
+    assert "overridden by A. Miller: big enough" in ended.out
+    assert "published all the same, by decision of A. Miller" in caplog.text
+    (manifest,) = (out / "release/by-hand").rglob("manifest.json")
+    assert json.loads(manifest.read_text())["override"]["reason"] == "big enough"
+    assert "Overridden by A. Miller" in manifest.with_name("report.html").read_text()
+    assert manifest.with_name("override.json").read_bytes() == (out / "override.json").read_bytes()
+    stages = [entry["artifact"] for entry in json.loads((out / "lineage.json").read_text())]
+    assert stages[-2:] == ["Verdict", "Override"]
+    assert (out / "verdict.json").read_bytes() == judged
+
+    # The same through the spec, for this model alone.
+    candidate = json.loads(judged)["candidate_digest"]
+    override = {"by": "B. Smith", "reason": "as above", "checks": ["params_reduction"]}
+    spec = tmp_path / "override.yaml"
+    for model, code in (("0" * 12, 3), (candidate, 0)):
+        publish = {"name": "by-spec", "override": {**override, "model": model}}
+        spec.write_text(json.dumps({"gate": limits, "publish": publish}))
+        ended = lrf(*flags, "--spec", spec)
+        assert ended.code == code, ended.err
+        assert bool(list(out.glob("release/by-spec"))) is (code == 0)
+        assert (out / "override.json").exists() is (code == 0)
+    assert "overridden by B. Smith: as above" in ended.out
 
 
 def test_json_for_machines(trained: Trained, lrf: Lrf, tmp_path: Path) -> None:

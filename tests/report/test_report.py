@@ -14,14 +14,18 @@ from lrf_core.artifacts import (
     Candidate,
     Check,
     Choice,
+    ClassChange,
     Cost,
     DropCalibration,
     EpochRecord,
     FinetuneRecord,
     LayerRecord,
     Lineage,
+    MetricChange,
     ModelMeasures,
+    Override,
     Plan,
+    Release,
     TriedPlan,
     Verdict,
 )
@@ -34,6 +38,7 @@ from lrf_core.report.tables import (
     curve_table,
     inventory_table,
     layers_table,
+    published,
 )
 
 EVIL = '<script>alert("x")</script>'
@@ -186,6 +191,68 @@ def verdict(passed: bool, compared: bool = True) -> Verdict:
     )
 
 
+def fully_measured(judged: Verdict) -> Verdict:
+    """With everything that a comparison gives, and warnings."""
+    accuracy = MetricChange(
+        name="accuracy",
+        unit="points",
+        higher_is_better=True,
+        before=87.99,
+        after=87.20,
+        drop=0.79,
+        interval=(0.31, 1.27),
+        method="Tango score",
+        bootstrap_interval=(0.3, 1.3),
+        lost=312,
+        won=233,
+        mcnemar_p=0.00083,
+    )
+    loss = accuracy.model_copy(
+        update={
+            "name": f"my:loss {EVIL}",
+            "unit": "",
+            "higher_is_better": False,
+            "before": 0.41234,
+            "after": 0.45678,
+            "drop": 0.04444,
+            "interval": (0.0333, 0.0555),
+            "method": "studentized bootstrap",
+            "mcnemar_p": None,
+        }
+    )
+    classes = [
+        ClassChange(
+            label=f"class {i} {EVIL}" if i == 0 else f"class {i}",
+            samples=100 + i,
+            before=90.0,
+            after=60.0 + 5 * i,
+            drop=30.0 - 5 * i,
+            interval=(20.0 - 5 * i, 40.0 - 5 * i),
+        )
+        for i in range(12)
+    ]
+    return judged.model_copy(
+        update={
+            "metrics": (accuracy, loss),
+            "classes": tuple(classes),
+            "calibration_error": (3.25, 1.75),
+            "warnings": ("12 of 10,000 test samples (0.1%) are among the training samples",),
+            "candidate": judged.candidate.model_copy(update={"keras_latency_p95_ms": 2.75}),
+        }
+    )
+
+
+def override_of(judged: Verdict) -> Override:
+    return Override(
+        lineage=lineage(),
+        by="A. Miller",
+        reason=f"served on a GPU {EVIL}",
+        checks=tuple(check for check in judged.checks if not check.passed),
+        candidate_digest=judged.candidate_digest,
+        verdict_digest=judged.digest(),
+    )
+
+
 class Page(HTMLParser):
     """Reads a page strictly: every element must be closed, in order."""
 
@@ -214,7 +281,11 @@ class Page(HTMLParser):
 
 
 def report(
-    tmp_path: Path, judged: Verdict, finetune: FinetuneRecord | None, layers: int = 6
+    tmp_path: Path,
+    judged: Verdict,
+    finetune: FinetuneRecord | None,
+    layers: int = 6,
+    override: Override | None = None,
 ) -> str:
     inventory = analysis(layers)
     path = write_report(
@@ -223,17 +294,23 @@ def report(
         plan=plan(inventory),
         finetune=finetune,
         verdict=judged,
+        override=override,
     )
     return path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("passed", [True, False])
 @pytest.mark.parametrize("compared", [True, False])
+@pytest.mark.parametrize("measured", [True, False])
 @pytest.mark.parametrize("finetune", [record(), record(epochs=0), None])
 def test_the_report_is_one_sound_page_that_needs_nothing_else(
-    tmp_path: Path, passed: bool, compared: bool, finetune: FinetuneRecord | None
+    tmp_path: Path, passed: bool, compared: bool, measured: bool, finetune: FinetuneRecord | None
 ) -> None:
-    source = report(tmp_path, verdict(passed, compared), finetune)
+    judged = verdict(passed, compared)
+    judged = fully_measured(judged) if measured and compared else judged
+    override = None if passed else override_of(judged)
+    source = report(tmp_path, judged, finetune, override=override)
+    assert EVIL not in source
     page = Page(source)
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert not {"src", "href", "onclick"} & {name for name, _ in page.attributes}
@@ -280,6 +357,66 @@ def test_the_verdict_is_said_in_words_with_the_reason(tmp_path: Path) -> None:
     assert "2 of 2 checks failed" in refused
     assert "not measured" in refused
     assert "LiteRT same answers" in refused
+
+
+def test_all_that_was_compared_is_there(tmp_path: Path) -> None:
+    words = " ".join(Page(report(tmp_path, fully_measured(verdict(True)), record())).words.split())
+    for said in (
+        "95% interval of the change of accuracy: \u22121.27 to \u22120.31 points (Tango score)",
+        "only the original is right on 312 samples, only the candidate on 233: McNemar p = 0.00083",
+        ": +0.0333 to +0.0555 (studentized bootstrap)",
+        "Calibration error3.25%1.75%\u22121.50 points",
+        "The 10 of 12 classes with the largest drop",
+        "class 910990.00%105.00% +15.00+5.00 to +25.00",
+        "class 110190.00%65.00% \u221225.00\u221235.00 to \u221215.00",
+        "2.75)",
+        "12 of 10,000 test samples (0.1%) are among the training samples",
+        "93.18% of the samples",
+    ):
+        assert said in words
+    assert "class 10" not in words
+    assert "0.4123" in words
+    assert "+0.0444" in words
+
+
+def test_an_override_is_said_loudly_and_changes_no_answer(tmp_path: Path) -> None:
+    refused = verdict(False)
+    plain_words = Page(report(tmp_path, refused, None)).words
+    words = Page(report(tmp_path, refused, None, override=override_of(refused))).words
+    assert "Overridden by A. Miller" in words
+    assert f"served on a GPU {EVIL}" in words
+    assert "accuracy_drop, litert_same_answers failed" in words
+    assert "Did not pass the gate" in words
+    assert "2 of 2 checks failed" in words
+    assert "must not be published" not in words
+    assert "must not be published" in plain_words
+    assert "Overridden" not in plain_words
+
+
+def test_a_release_that_was_let_through_is_printed_in_red() -> None:
+    refused = verdict(False)
+    release = Release(
+        lineage=lineage(),
+        name="net",
+        version="v-1",
+        location="file:///x",
+        model_digest="c" * 64,
+        verdict_digest=refused.digest(),
+        files=(),
+        override=override_of(refused),
+    )
+    red = published(release)
+    assert "red" in str(red.style)
+    assert "NOT PASSED" in red.plain
+    assert "overridden by A. Miller: served on a GPU" in red.plain
+    passed = published(release.model_copy(update={"override": None}))
+    assert passed.plain == "passed: published as net v-1"
+
+
+def test_warnings_stand_below_the_checks() -> None:
+    text = " ".join(plain(checks_table(fully_measured(verdict(True))), 100).split())
+    assert "warning: 12 of 10,000 test samples" in text
+    assert "warning" not in plain(checks_table(verdict(True)), 100)
 
 
 def test_every_layer_has_its_row(tmp_path: Path) -> None:
@@ -357,6 +494,7 @@ def test_the_prediction_stands_beside_what_came_out(tmp_path: Path, compared: bo
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_fit_the_line_and_keep_every_number_whole(width: int) -> None:
     inventory, judged = analysis(), verdict(False)
+    measured = fully_measured(judged).model_copy(update={"metrics": judged.metrics})
     predicted = with_prediction(plan(inventory))
     texts = [
         plain(table, width)
@@ -366,6 +504,8 @@ def test_tables_fit_the_line_and_keep_every_number_whole(width: int) -> None:
             curve_table(record()),
             before_after_table(judged, predicted),
             checks_table(judged),
+            before_after_table(measured, predicted),
+            checks_table(measured),
         )
     ]
     assert all(len(line) <= width for text in texts for line in text.splitlines())
@@ -383,6 +523,8 @@ def test_tables_fit_the_line_and_keep_every_number_whole(width: int) -> None:
                 "predicted: -0.25 points (-1.00 before fine-tuning, measured -1.20)",
             ),
             ("NOT PASSED", "litert_same_answers", "FAIL", "not measured", "1.52 points"),
+            ("3.25%", "-1.50 points", "2.25 ms (p95 2.75)", "same class from both models: 93.18%"),
+            ("warning: 12 of",),
         ),
         strict=True,
     ):

@@ -196,14 +196,14 @@ def test_another_model_or_name_is_another_version(model: keras.Model, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"passed": False}, "its verdict says so"),
+        ({"passed": False}, "was altered .it says not passed, but no check failed"),
         ({"passed": False, "checks": (PASSED, FAILED)}, "failed: params"),
-        ({"passed": True, "checks": (PASSED, FAILED)}, "failed: params"),
+        ({"passed": True, "checks": (PASSED, FAILED)}, "was altered .* but failed: params"),
         ({"passed": True, "checks": (PASSED, UNMEASURED)}, "not measured: latency"),
         ({"passed": True, "checks": ()}, "no checks"),
         ({"candidate_digest": "c" * 64}, "is about model cccccccccccc"),
     ],
-    ids=["failed", "failed check", "altered", "unmeasured", "empty", "foreign"],
+    ids=["altered answer", "failed", "altered", "unmeasured", "empty", "foreign"],
 )
 def test_without_a_passing_verdict_of_its_own_nothing_is_written(
     model: keras.Model, tmp_path: Path, changes: dict[str, Any], message: str
@@ -238,7 +238,9 @@ def test_a_name_that_cannot_be_used_is_refused(
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("name", ["model.keras", "manifest.json", "../plan.json", "a/b", ""])
+@pytest.mark.parametrize(
+    "name", ["model.keras", "manifest.json", "override.json", "../plan.json", "a/b", ""]
+)
 def test_an_attachment_name_that_cannot_be_used_is_refused(
     model: keras.Model, attachments: dict[str, Path], tmp_path: Path, name: str
 ) -> None:

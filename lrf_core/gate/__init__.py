@@ -1,0 +1,1 @@
+"""What the gate measures of two models, and the questions it asks of that."""

@@ -1,0 +1,85 @@
+"""What happens to single classes: recall before and after, and which are taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lrf_core.artifacts import ClassChange, Confusion
+from lrf_core.gate.interval import score_interval
+
+Array = npt.NDArray[Any]
+
+# Classes that a confusion matrix shows; a larger one nobody can read.
+MOST_CLASSES = 50
+OTHERS = "(others)"
+_LEVEL = 0.95
+
+
+def class_titles(names: Sequence[str], classes: int) -> tuple[str, ...]:
+    """A name for each class: as given, or the ids where there are fewer or more names."""
+    return tuple(names) if len(names) == classes else tuple(map(str, range(classes)))
+
+
+def class_changes(
+    labels: Array, before: Array, after: Array, names: Sequence[str]
+) -> tuple[ClassChange, ...]:
+    """Recall of every class that has samples, the largest drop first.
+
+    Args:
+        labels, before, after: class ids `(n,)`: true, and as either model gives them.
+        names: of all classes.
+    """
+    right_before, right_after = before == labels, after == labels
+    kinds = (np.ones_like(right_before), right_before, right_after, right_before & ~right_after)
+    counts = np.stack([np.bincount(labels[kind], minlength=len(names)) for kind in kinds])
+    changes = [
+        _change(names[i], *(int(n) for n in counts[:, i]))
+        for i in np.flatnonzero(counts[0]).tolist()
+    ]
+    return tuple(sorted(changes, key=lambda change: -change.drop))
+
+
+def classes_without_samples(labels: Array, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes that no sample is of."""
+    found = np.bincount(labels, minlength=len(names))
+    return tuple(name for name, count in zip(names, found, strict=True) if not count)
+
+
+def confusion(
+    labels: Array, given: Array, names: Sequence[str], most: int = MOST_CLASSES
+) -> Confusion:
+    """The confusion matrix; of more than `most` classes those with most samples wrong.
+
+    Args:
+        labels, given: class ids `(n,)`.
+        names: of all classes.
+    """
+    shown, place = np.arange(len(names)), np.arange(len(names))
+    titles = list(names)
+    if len(names) > most:
+        wrong = np.bincount(labels[labels != given], minlength=len(names))
+        shown = np.sort(np.argsort(-wrong, kind="stable")[: most - 1])
+        place = np.full(len(names), len(shown))
+        place[shown] = np.arange(len(shown))
+        titles = [*(names[i] for i in shown.tolist()), OTHERS]
+    size = len(titles)
+    cells = np.bincount(place[labels] * size + place[given], minlength=size * size)
+    rows = cells.reshape(size, size).tolist()
+    return Confusion(labels=tuple(titles), counts=tuple(tuple(row) for row in rows))
+
+
+def _change(label: str, samples: int, before: int, after: int, lost: int) -> ClassChange:
+    won = after - before + lost
+    low, high = score_interval(lost, won, samples, _LEVEL)
+    return ClassChange(
+        label=label,
+        samples=samples,
+        before=100.0 * before / samples,
+        after=100.0 * after / samples,
+        drop=100.0 * (before - after) / samples,
+        interval=(100.0 * low, 100.0 * high),
+    )
