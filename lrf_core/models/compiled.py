@@ -118,7 +118,9 @@ def _compiled(loss: Any, metrics: Any) -> Compiled:
     listed = metrics if isinstance(metrics, (list, tuple)) else ()
     # Keras nests the list of a model with one output.
     flat = [m for metric in listed for m in (metric if isinstance(metric, list) else [metric])]
-    return Compiled(made, tuple(flat))
+    return Compiled(
+        made, tuple(keras.metrics.get(m) if isinstance(m, Mapping) else m for m in flat)
+    )
 
 
 def _compile_config(path: Path) -> Mapping[str, Any] | None:

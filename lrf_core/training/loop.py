@@ -21,6 +21,8 @@ from lrf_core.training.learner import Learner
 _logger = logging.getLogger("lrf")
 # Batches whose mean loss says whether training diverges.
 _ENOUGH_BATCHES = 50
+# A model that starts near guessing may get a little worse before it gets better.
+_MUCH_WORSE = 2.0
 _ADVICE = "Try a lower finetune.learning_rate"
 
 # (epoch, mean loss of its batches) to its record, by the weights that the learner has then; raises
@@ -41,8 +43,8 @@ class Limits:
     patience: int
 
     def diverged(self, loss: float, start: float) -> bool:
-        """Whether a model is worse than guessing, and than it was before training."""
-        return loss > max(self.guessing, start)
+        """Whether a model is much worse than guessing, and than it was before training."""
+        return loss > _MUCH_WORSE * max(self.guessing, start)
 
 
 def train(
@@ -149,7 +151,7 @@ class _Session:
             self.move(best_epoch=epoch)
             self.state.best = values_of(self.learner.model.weights)
         if self.limits.diverged(record.validation_loss, before.curve[0].validation_loss):
-            return f"it diverged: the held-out loss is above that of guessing. {_ADVICE}"
+            return f"it diverged: the held-out loss is twice that of guessing. {_ADVICE}"
         return ""
 
 
@@ -176,7 +178,7 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         elif done >= _ENOUGH_BATCHES and session.limits.diverged(
             mean, start.curve[0].validation_loss
         ):
-            self.stopped = f"it diverged: the loss is above that of guessing. {_ADVICE}"
+            self.stopped = f"it diverged: the loss is twice that of guessing. {_ADVICE}"
         due = time.monotonic() - self._kept >= session.settings.checkpoint_seconds
         if self.stopped or due:
             # On JAX, asking for the model writes the state of training back to its variables.

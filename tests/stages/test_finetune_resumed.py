@@ -19,7 +19,7 @@ from tiny import accuracy, tiny_cnn, tiny_data, train_tiny
 from lrf_core.artifacts import FinetuneRecord
 from lrf_core.data import Data
 from lrf_core.models.compiled import Compiled
-from lrf_core.models.load import model_digest
+from lrf_core.models.load import model_digest, save_model
 from lrf_core.spec import FinetuneSpec
 from lrf_core.stages.finetune import _divided, finetune
 from lrf_core.training.checkpoint import open_checkpoints
@@ -32,11 +32,13 @@ STEPS = 3 * (461 // 16)
 # What the test below kills: the same training as in this process.
 SCRIPT = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from test_finetune_resumed import SETTINGS, problem, with_checkpoint
+sys.path[:0] = sys.argv[1:3]
+from test_finetune_resumed import SETTINGS, with_checkpoint
+from tiny import tiny_data
+from lrf_core.models.load import load_model
 from lrf_core.stages.finetune import finetune
-teacher, student, data = problem()
-finetune(student, teacher, data, settings=with_checkpoint(SETTINGS, sys.argv[2]))
+student, teacher = (load_model(f"{sys.argv[3]}/{name}.keras") for name in ("student", "teacher"))
+finetune(student, teacher, tiny_data(), settings=with_checkpoint(SETTINGS, sys.argv[3]))
 """
 
 
@@ -96,13 +98,14 @@ def wait_for_steps(process: subprocess.Popen[bytes], folder: Path, steps: int) -
 def test_training_that_is_killed_ends_as_if_nothing_had_happened(
     made, whole, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here = str(Path(__file__).parent)
-    tests = str(Path(__file__).parents[1])
-    code = f"import sys; sys.path.insert(0, {tests!r})\n{SCRIPT}"
-    with subprocess.Popen([sys.executable, "-c", code, here, str(tmp_path)]) as process:
+    teacher, student, data = made
+    save_model(teacher, tmp_path / "teacher.keras")
+    save_model(student, tmp_path / "student.keras")
+    tests = Path(__file__).parents[1]
+    arguments = [str(tests), str(tests / "stages"), str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments]) as process:
         wait_for_steps(process, tmp_path, STEPS // 3 + 5)  # in the second epoch
         process.kill()
-    teacher, student, data = made
     with caplog.at_level(logging.INFO, logger="lrf"):
         trained, record = finetune(
             student, teacher, data, settings=with_checkpoint(SETTINGS, tmp_path)
@@ -180,7 +183,7 @@ def test_training_that_diverges_stops_and_keeps_the_best(
     made, caplog: pytest.LogCaptureFixture
 ) -> None:
     teacher, _, data = made
-    settings = SETTINGS.model_copy(update={"learning_rate": 3.0, "epochs": 8, "batch_size": 4})
+    settings = SETTINGS.model_copy(update={"learning_rate": 300.0, "epochs": 8, "batch_size": 4})
     with caplog.at_level(logging.WARNING, logger="lrf"):
         kept, record = finetune(teacher, teacher, data, settings=settings)
     assert record.stopped.startswith("it diverged")
