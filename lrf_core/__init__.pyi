@@ -5,6 +5,7 @@ from .artifacts import (
     Plan,
     Release,
     Verdict,
+    Verdicts,
 )
 from .data import Data, Split, open_data
 from .errors import LrfError
@@ -21,7 +22,17 @@ from .spec import (
     Spec,
     load_spec,
 )
-from .stages import analyze, decompose, explore, finetune, publish, validate
+from .stages import (
+    analyze,
+    decompose,
+    explore,
+    finetune,
+    plan_numbers,
+    publish,
+    smallest_passing,
+    validate,
+    validate_all,
+)
 from .workflow import compress
 
 # In the order of use.
@@ -31,9 +42,12 @@ __all__ = [  # noqa: RUF022
     "analyze",
     "profile",
     "explore",
+    "plan_numbers",
     "decompose",
     "finetune",
     "validate",
+    "validate_all",
+    "smallest_passing",
     "publish",
     "save_model",
     "export_model",
@@ -56,6 +70,7 @@ __all__ = [  # noqa: RUF022
     "Plan",
     "FinetuneRecord",
     "Verdict",
+    "Verdicts",
     "Release",
     "Export",
     "Closeness",

@@ -7,6 +7,7 @@ from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, dig
 from lrf_core.artifacts.release import Release, ReleaseFile
 from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
 from lrf_core.artifacts.verdict import Check, Verdict
+from lrf_core.artifacts.verdicts import Verdicts
 
 __all__ = [
     "MODEL_FILE",
@@ -30,6 +31,7 @@ __all__ = [
     "ReleaseFile",
     "TriedPlan",
     "Verdict",
+    "Verdicts",
     "digest_of",
     "versions",
 ]

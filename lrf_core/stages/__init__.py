@@ -1,10 +1,29 @@
-"""The six stages, one function each: typed inputs in, typed outputs out."""
+"""The six stages, one function each: typed inputs in, typed outputs out.
+
+What else there is here is for several plans: `plan_numbers`, `prepare`, `validate_all` and so on.
+"""
 
 from lrf_core.stages.analyze import analyze
-from lrf_core.stages.decompose import decompose
+from lrf_core.stages.decompose import Prepared, decompose, plan_numbers, prepare
 from lrf_core.stages.explore import explore
 from lrf_core.stages.finetune import finetune
+from lrf_core.stages.pick import by_number, pick
 from lrf_core.stages.publish import publish
+from lrf_core.stages.selection import smallest_passing, validate_all
 from lrf_core.stages.validate import validate
 
-__all__ = ["analyze", "decompose", "explore", "finetune", "publish", "validate"]
+__all__ = [
+    "Prepared",
+    "analyze",
+    "by_number",
+    "decompose",
+    "explore",
+    "finetune",
+    "pick",
+    "plan_numbers",
+    "prepare",
+    "publish",
+    "smallest_passing",
+    "validate",
+    "validate_all",
+]
