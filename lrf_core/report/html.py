@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from lrf_core.artifacts import (
 from lrf_core.atomic import write_atomically
 from lrf_core.report import text
 from lrf_core.report.chart import learning_curve
+from lrf_core.report.plans import PlanRow
 
 _TEMPLATE = "report.html.j2"
 
@@ -68,22 +69,28 @@ def write_report(
     plan: Plan,
     finetune: FinetuneRecord | None,
     verdict: Verdict,
+    plans: Sequence[PlanRow] = (),
 ) -> Path:
     """Write the report of one compression as a self-contained HTML file; returns the file.
 
     Args:
         finetune: None when the model was not fine-tuned.
+        plans: all plans that were judged, see `plan_rows`; the report is about the picked one.
 
     Raises:
         ArtifactError: the file cannot be written.
     """
     target = Path(path)
-    write_atomically(target, _render(analysis, plan, finetune, verdict).encode())
+    write_atomically(target, _render(analysis, plan, finetune, verdict, plans).encode())
     return target
 
 
 def _render(
-    analysis: Analysis, plan: Plan, finetune: FinetuneRecord | None, verdict: Verdict
+    analysis: Analysis,
+    plan: Plan,
+    finetune: FinetuneRecord | None,
+    verdict: Verdict,
+    plans: Sequence[PlanRow],
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -99,6 +106,7 @@ def _render(
         plan=plan,
         finetune=finetune,
         verdict=verdict,
+        plans=plans,
         headline=_headline(verdict),
         judged=_moment(verdict.lineage.created),
         figures=text.figures(verdict),
