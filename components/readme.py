@@ -9,7 +9,7 @@ from typing import Any
 import docstring_parser
 import yaml
 
-STAGES = ("analyze", "explore", "decompose", "finetune", "validate", "publish")
+STAGES = ("analyze", "explore", "merge", "decompose", "finetune", "validate", "publish")
 
 _PARAMETERS = {"Integer": "int", "String": "str", "Boolean": "bool", "List": "list"}
 _EXAMPLES = {
@@ -17,27 +17,37 @@ _EXAMPLES = {
 baseline, analysis = analyzed.outputs["baseline"], analyzed.outputs["analysis"]""",
     "explore": """with dsl.ParallelFor(analyzed.outputs["Output"]) as shard:
     explored = explore(spec=spec, shard=shard, baseline=baseline, analysis=analysis)""",
-    "decompose": """shards = dsl.Collected(explored.outputs["design_space"])
-decomposed = decompose(spec=spec, baseline=baseline, shards=shards)""",
-    "finetune": """factorized = decomposed.outputs["factorized"]
-trained = finetune(spec=spec, baseline=baseline, factorized=factorized)""",
+    "merge": """shards = dsl.Collected(explored.outputs["design_space"])
+merged = merge(spec=spec, analysis=analysis, shards=shards)
+design_space = merged.outputs["design_space"]""",
+    "decompose": """with dsl.ParallelFor(merged.outputs["Output"]) as number:
+    decomposed = decompose(
+        spec=spec,
+        number=number,
+        baseline=baseline,
+        design_space=design_space,
+    )""",
+    "finetune": """with dsl.ParallelFor(merged.outputs["Output"]) as number:
+    ...
+    factorized = decomposed.outputs["factorized"]
+    trained = finetune(spec=spec, baseline=baseline, factorized=factorized)""",
     "validate": """judged = validate(
     spec=spec,
     baseline=baseline,
-    candidate=trained.outputs["candidate"],
+    candidates=dsl.Collected(trained.outputs["candidate"]),
     analysis=analysis,
-    design_space=decomposed.outputs["design_space"],
-    plan=decomposed.outputs["plan"],
-    training=trained.outputs["training"],
+    design_space=design_space,
+    plans=dsl.Collected(decomposed.outputs["plan"]),
+    trainings=dsl.Collected(trained.outputs["training"]),
 )""",
     "publish": """with dsl.If(judged.outputs["Output"] == True):
     publish(
         spec=spec,
-        candidate=trained.outputs["candidate"],
+        candidate=judged.outputs["candidate"],
         analysis=analysis,
-        design_space=decomposed.outputs["design_space"],
-        plan=decomposed.outputs["plan"],
-        training=trained.outputs["training"],
+        design_space=design_space,
+        plan=judged.outputs["plan"],
+        training=judged.outputs["training"],
         verdict=judged.outputs["verdict"],
         report=judged.outputs["report"],
         lineage=judged.outputs["lineage"],

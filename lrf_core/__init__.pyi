@@ -6,6 +6,7 @@ from .artifacts import (
     Plan,
     Release,
     Verdict,
+    Verdicts,
 )
 from .data import Data, Split, open_data
 from .errors import LrfError
@@ -28,6 +29,7 @@ from .stages import (
     explore,
     finetune,
     override_of,
+    plan_numbers,
     publish,
     smallest_passing,
     validate,
@@ -42,6 +44,7 @@ __all__ = [  # noqa: RUF022
     "analyze",
     "profile",
     "explore",
+    "plan_numbers",
     "decompose",
     "finetune",
     "validate",
@@ -71,6 +74,7 @@ __all__ = [  # noqa: RUF022
     "FinetuneRecord",
     "Verdict",
     "Override",
+    "Verdicts",
     "Release",
     "Export",
     "Closeness",

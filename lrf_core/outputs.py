@@ -1,9 +1,17 @@
-"""The folder a run leaves behind: the same files, whether from one process or from a pipeline."""
+"""The folder a run leaves behind: the same files, whether from one process or from a pipeline.
+
+Where the spec asks for one plan, all lies in the folder itself. Where it asks for several, what
+belongs to plan i lies in `plans/<i>/` under the same names, and the plan that was picked is copied
+to the folder itself.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +27,8 @@ from lrf_core.artifacts import (
     Release,
     Verdict,
 )
-from lrf_core.atomic import write_atomically
+from lrf_core.atomic import write_atomically, write_atomically_with
+from lrf_core.errors import ArtifactError
 from lrf_core.exploration.shards import Shard
 
 LINEAGE_FILE = "lineage.json"
@@ -101,6 +110,44 @@ class Outputs:
         """The store that is used when the spec names none."""
         return self.folder / "release"
 
+    def of_plan(self, number: int, asked: int) -> Outputs:
+        """Where the files of one plan lie, of as many as were asked for."""
+        return Outputs(self._plans / str(number)) if asked > 1 else self
+
+    def of_plans(self) -> tuple[Outputs, ...]:
+        """Where the files of all plans lie that were decomposed by, in the order of numbers."""
+        several = [
+            Outputs(folder)
+            for folder in self._plans.glob("*")
+            if folder.name.isdecimal() and (folder / Plan.file_name).is_file()
+        ]
+        return tuple(sorted(several, key=lambda each: int(each.folder.name))) or (self,)
+
+    def clear_plans(self, keep: Sequence[int] = ()) -> None:
+        """Remove the folders of plans that an earlier run left, but for some numbers.
+
+        Raises:
+            ArtifactError: a folder cannot be removed.
+        """
+        try:
+            for folder in self._plans.glob("*"):
+                if folder.name.isdecimal() and int(folder.name) not in keep:
+                    shutil.rmtree(folder)
+        except OSError as error:
+            raise ArtifactError(f"cannot clear {self._plans}: {error.strerror or error}") from None
+
+    def show(self, picked: Outputs) -> None:
+        """Copy the files of one plan to the folder itself, unless they lie there."""
+        if picked == self:
+            return
+        for name in ("plan", "factorized", "finetune", "candidate", "verdict"):
+            source, target = getattr(picked, name), getattr(self, name)
+            write_atomically_with(target, partial(shutil.copyfile, source))
+
+    @property
+    def _plans(self) -> Path:
+        return self.folder / "plans"
+
     def attachments(self) -> dict[str, Path]:
         """What a release carries beside the model: name in the release to file here."""
         files = (
@@ -116,15 +163,41 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a whole run came to. `release` is None when the gate said no and nobody overrode it."""
+class Outcome:
+    """What one plan came to."""
 
-    outputs: Outputs
-    analysis: Analysis
     plan: Plan
     finetune: FinetuneRecord
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a whole run came to.
+
+    Attributes:
+        outcomes: of all plans, by their numbers.
+        picked: index of the outcome that the run is about.
+        release: None when the gate said no.
+    """
+
+    outputs: Outputs
+    analysis: Analysis
+    outcomes: tuple[Outcome, ...]
+    picked: int
     release: Release | None
+
+    @property
+    def plan(self) -> Plan:
+        return self.outcomes[self.picked].plan
+
+    @property
+    def finetune(self) -> FinetuneRecord:
+        return self.outcomes[self.picked].finetune
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.outcomes[self.picked].verdict
 
 
 def write_lineage(path: Path, *artifacts: Artifact | DesignSpace) -> Path:

@@ -8,10 +8,12 @@ from typing import Any
 import rich.console
 
 from lrf_core.outputs import Run
+from lrf_core.report import plan_rows
 from lrf_core.report.tables import (
     before_after_table,
     checks_table,
     layers_table,
+    plans_table,
     published,
 )
 
@@ -22,6 +24,8 @@ _PLAIN_WIDTH = 100
 def print_run(run: Run) -> None:
     """Print the tables of a whole run and where its results lie."""
     console = _console()
+    if rows := plan_rows(run.outcomes, run.picked):
+        console.print(plans_table(rows))
     console.print(layers_table(run.plan, run.analysis))
     console.print(before_after_table(run.verdict, run.plan))
     console.print(checks_table(run.verdict))
@@ -35,13 +39,23 @@ def print_run(run: Run) -> None:
 
 
 def run_as_json(run: Run) -> dict[str, Any]:
-    """The same for machines."""
+    """The same for machines; `plan` and `verdict` are of the plan that was picked."""
     return {
         "passed": run.verdict.passed,
         "out": str(run.outputs.folder),
         "report": str(run.outputs.report),
         "plan": run.plan.model_dump(mode="json"),
         "verdict": run.verdict.model_dump(mode="json"),
+        "plans": [
+            {
+                "number": outcome.plan.number,
+                "picked": place == run.picked,
+                "plan": outcome.plan.model_dump(mode="json"),
+                "finetune": outcome.finetune.model_dump(mode="json"),
+                "verdict": outcome.verdict.model_dump(mode="json"),
+            }
+            for place, outcome in enumerate(run.outcomes)
+        ],
         "release": run.release.model_dump(mode="json") if run.release else None,
     }
 

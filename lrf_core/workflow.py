@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,6 @@ import keras
 from lrf_core import stages
 from lrf_core.artifacts import (
     Analysis,
-    Artifact,
     DesignSpace,
     FinetuneRecord,
     Plan,
@@ -28,8 +29,8 @@ from lrf_core.exploration.cache import open_cache
 from lrf_core.latency import LatencyTable, measured_first
 from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.outputs import Outputs, Run, write_lineage
-from lrf_core.report import write_report
+from lrf_core.outputs import Outcome, Outputs, Run
+from lrf_core.results import write_results, write_whole_lineage
 from lrf_core.spec import Spec
 from lrf_core.storage import open_store
 
@@ -39,6 +40,8 @@ _Result = TypeVar("_Result")
 
 def compress(spec: Spec) -> Run:
     """Compress, fine-tune, judge, and publish what passes, or what a person let through.
+
+    Every plan that the spec asks for is fine-tuned once; the smallest that passes is published.
 
     Every artifact is written to `spec.out` as soon as it is there. Run again with the same spec
     after an interruption, and finished stages are not repeated.
@@ -60,44 +63,39 @@ def compress(spec: Spec) -> Run:
     exploring = spec.effective_explore()
     if exploring.cache:
         open_cache(exploring.cache)
-    steps = _Steps(outputs, model_digest(model), data.digest)
+    steps = _Steps.of_run(outputs, model_digest(model), data.digest)
     analysis, space = _explored(spec, model, data, outputs, steps)
-    plan, factorized = _decomposed(spec, model, data, space, outputs, steps)
-    record, candidate = _finetuned(spec, factorized, model, data, outputs, steps)
-    verdict = steps.once(
-        "validate",
-        {"gate": spec.effective_gate().model_dump(mode="json")},
-        lambda: Verdict.load(outputs.verdict),
-        lambda: stages.validate(model, candidate, data, gate=spec.effective_gate(), seed=spec.seed),
-        lambda verdict: verdict.save(outputs.verdict),
+    tries = _tries(spec, analysis, space, outputs, steps)
+    decomposed = _decomposed(spec, model, data, space, tries)
+    trained = [
+        _finetuned(spec, factorized, model, data, each)
+        for each, (_, factorized) in zip(tries, decomposed, strict=True)
+    ]
+    verdicts = _judged(spec, model, [candidate for candidate, _ in trained], data, tries, steps)
+    outcomes = tuple(
+        Outcome(plan, record, verdict)
+        for (plan, _), (_, record), verdict in zip(decomposed, trained, verdicts, strict=True)
     )
-    override = stages.override_asked(verdict, spec.publish.override)
+    picked = stages.pick(verdicts)
+    outputs.show(tries[picked].outputs)
+    shown, (candidate, _) = outcomes[picked], trained[picked]
+    override = stages.override_asked(shown.verdict, spec.publish.override)
     outputs.override.unlink(missing_ok=True)  # of an earlier verdict
-    made: list[Artifact | DesignSpace] = [analysis, space, plan, record, verdict]
     if override:
         override.save(outputs.override)
-        made.append(override)
-    write_lineage(outputs.lineage, *made)
-    write_report(
-        outputs.report,
-        analysis=analysis,
-        plan=plan,
-        finetune=record,
-        verdict=verdict,
-        override=override,
-    )
+    write_results(outputs.lineage, outputs.report, analysis, space, outcomes, picked, override)
     release = None
-    if verdict.passed or override:
+    if shown.verdict.passed or override:
         release = stages.publish(
             candidate,
-            verdict,
+            shown.verdict,
             store,
             name=release_name(spec, analysis),
             attachments=outputs.attachments(),
             override=override,
         )
-        write_lineage(outputs.lineage, *made, release)
-    return Run(outputs, analysis, plan, record, verdict, release)
+        write_whole_lineage(outputs.lineage, analysis, space, shown, override, release)
+    return Run(outputs, analysis, outcomes, picked, release)
 
 
 def store_uri(spec: Spec) -> str:
@@ -136,41 +134,62 @@ def _explored(
     return analysis, space
 
 
-def _decomposed(
-    spec: Spec,
-    model: keras.Model,
-    data: Data,
-    space: DesignSpace,
-    outputs: Outputs,
-    steps: _Steps,
-) -> tuple[Plan, keras.Model]:
-    def save(result: tuple[Plan, keras.Model]) -> None:
-        save_model(result[1], outputs.factorized)
-        result[0].save(outputs.plan)
+@dataclass(frozen=True)
+class _Try:
+    """One plan: where its files lie, and which of its stages are done."""
 
+    number: int
+    outputs: Outputs
+    steps: _Steps
+
+
+def _tries(
+    spec: Spec, analysis: Analysis, space: DesignSpace, outputs: Outputs, steps: _Steps
+) -> list[_Try]:
     goal, settings = spec.effective_goal(), spec.effective_decompose()
-    return steps.once(
-        "decompose",
-        {"goal": goal.model_dump(mode="json"), "decompose": settings.model_dump(mode="json")},
-        lambda: (Plan.load(outputs.plan), load_model(outputs.factorized)),
-        lambda: stages.decompose(model, data, [space], goal, settings=settings, seed=spec.seed),
-        save,
-    )
+    numbers = stages.plan_numbers(space, analysis, goal, settings=settings)
+    asked = settings.plans_for(goal)
+    outputs.clear_plans(keep=numbers if asked > 1 else ())
+    return [_Try(i, outputs.of_plan(i, asked), steps.of_plan(i, asked)) for i in numbers]
+
+
+def _decomposed(
+    spec: Spec, model: keras.Model, data: Data, space: DesignSpace, tries: Sequence[_Try]
+) -> list[tuple[Plan, keras.Model]]:
+    goal, settings = spec.effective_goal(), spec.effective_decompose()
+
+    @cache
+    def prepared() -> stages.Prepared:
+        return stages.prepare(model, data, [space], goal, settings=settings, seed=spec.seed)
+
+    def decomposed(each: _Try) -> tuple[Plan, keras.Model]:
+        outputs = each.outputs
+
+        def save(result: tuple[Plan, keras.Model]) -> None:
+            save_model(result[1], outputs.factorized)
+            result[0].save(outputs.plan)
+
+        return each.steps.once(
+            "decompose",
+            {"goal": goal.model_dump(mode="json"), "decompose": settings.model_dump(mode="json")},
+            lambda: (Plan.load(outputs.plan), load_model(outputs.factorized)),
+            lambda: prepared().build(each.number),
+            save,
+        )
+
+    return [decomposed(each) for each in tries]
 
 
 def _finetuned(
-    spec: Spec,
-    factorized: keras.Model,
-    teacher: keras.Model,
-    data: Data,
-    outputs: Outputs,
-    steps: _Steps,
-) -> tuple[FinetuneRecord, keras.Model]:
+    spec: Spec, factorized: keras.Model, teacher: keras.Model, data: Data, each: _Try
+) -> tuple[keras.Model, FinetuneRecord]:
+    outputs = each.outputs
+
     def save(result: tuple[keras.Model, FinetuneRecord]) -> None:
         save_model(result[0], outputs.candidate)
         result[1].save(outputs.finetune)
 
-    candidate, record = steps.once(
+    return each.steps.once(
         "finetune",
         {"finetune": spec.finetune.decisive()},
         lambda: (load_model(outputs.candidate), FinetuneRecord.load(outputs.finetune)),
@@ -184,7 +203,29 @@ def _finetuned(
         ),
         save,
     )
-    return record, candidate
+
+
+def _judged(
+    spec: Spec,
+    model: keras.Model,
+    candidates: Sequence[keras.Model],
+    data: Data,
+    tries: Sequence[_Try],
+    steps: _Steps,
+) -> tuple[Verdict, ...]:
+    gate = spec.effective_gate()
+
+    def save(verdicts: Sequence[Verdict]) -> None:
+        for each, verdict in zip(tries, verdicts, strict=True):
+            verdict.save(each.outputs.verdict)
+
+    return steps.after(each.steps for each in tries).once(
+        "validate",
+        {"gate": gate.model_dump(mode="json")},
+        lambda: tuple(Verdict.load(each.outputs.verdict) for each in tries),
+        lambda: stages.validate_all(model, candidates, data, gate=gate, seed=spec.seed),
+        save,
+    )
 
 
 class _Steps:
@@ -192,12 +233,33 @@ class _Steps:
 
     A stage is kept when everything that decides its result is as it was: model, data, package
     versions, and the settings of this stage and of all before it.
+
+    Args:
+        key: what the first stage depends on.
+        done: key of each stage that is done; shared by all branches of a run.
+        branch: which plan the stages are of, in words; empty where they are of none.
     """
 
-    def __init__(self, outputs: Outputs, model: str, data: str) -> None:
-        self._file = outputs.steps
-        self._key = digest_of([model, data, package_versions()])
-        self._done: dict[str, str] = _read_steps(self._file)
+    def __init__(self, file: Path, key: str, done: dict[str, str], branch: str = "") -> None:
+        self._file = file
+        self._key = key
+        self._done = done
+        self._branch = branch
+
+    @classmethod
+    def of_run(cls, outputs: Outputs, model: str, data: str) -> _Steps:
+        key = digest_of([model, data, package_versions()])
+        return cls(outputs.steps, key, _read_steps(outputs.steps))
+
+    def of_plan(self, number: int, asked: int) -> _Steps:
+        """The stages of one plan, of as many as were asked for, after the stages so far."""
+        branch = f" of plan {number}" if asked > 1 else ""
+        return _Steps(self._file, digest_of([self._key, number]), self._done, branch)
+
+    def after(self, branches: Iterable[_Steps]) -> _Steps:
+        """The stages after those of all branches."""
+        key = digest_of([self._key, *(branch._key for branch in branches)])
+        return _Steps(self._file, key, self._done)
 
     def once(
         self,
@@ -209,6 +271,7 @@ class _Steps:
     ) -> _Result:
         """Load the stage's result if it is done, else make and save it."""
         self._key = digest_of([self._key, stage, settings])
+        stage += self._branch
         if self._done.get(stage) == self._key:
             try:
                 result = load()

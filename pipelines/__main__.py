@@ -18,6 +18,7 @@ from lrf_core.commands.options import (
     NameOption,
     OutOption,
     ParamsOption,
+    PlansOption,
     PolicyOption,
     SamplesOption,
     SeedOption,
@@ -52,6 +53,7 @@ def run(
     methods: MethodsOption = None,
     samples: SamplesOption = None,
     policy: PolicyOption = None,
+    plans: PlansOption = None,
     epochs: EpochsOption = None,
     to: ToOption = None,
     name: NameOption = None,
@@ -76,7 +78,7 @@ def run(
         "seed": seed,
         "goal": goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
         "explore": {"methods": split_names(methods), "samples": samples},
-        "decompose": {"policy": policy},
+        "decompose": {"policy": policy, "plans": plans},
         "finetune": {"epochs": epochs},
         "publish": {"to": to, "name": name},
     }
@@ -118,6 +120,7 @@ def submit(
     namespace: Annotated[
         str | None, typer.Option(help="Namespace to run in, where there are several.")
     ] = None,
+    plans: PlansOption = None,
     to: ToOption = None,
     experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = "lrf",
     wait: Annotated[
@@ -137,7 +140,7 @@ def submit(
     Ends with 0 when the model was published (or with --no-wait, submitted), 3 when the gate said
     no, 2 for bad input, 1 for anything else.
     """
-    asked = load_spec(spec, {"publish": {"to": to}})
+    asked = load_spec(spec, {"decompose": {"plans": plans}, "publish": {"to": to}})
     from pipelines.submit import follow
     from pipelines.submit import submit as submit_there
 

@@ -1,4 +1,5 @@
-"""The graph: analyze, explore the shards side by side, decompose, finetune, validate, publish."""
+"""The graph: analyze; explore the shards side by side, and merge them; decompose and finetune the
+plans side by side; validate them together, and publish the smallest that passes."""
 
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from components.analyze import analyze
 from components.decompose import decompose
 from components.explore import explore
 from components.finetune import finetune
+from components.merge import merge
 from components.publish import publish
 from components.validate import validate
 
@@ -38,27 +40,38 @@ def compress(spec: str) -> None:
         explored = _step(
             explore(spec=spec, shard=shard, baseline=baseline, analysis=analysis), "Explore"
         )
-    decomposed = _step(
-        decompose(
-            spec=spec, baseline=baseline, shards=dsl.Collected(explored.outputs["design_space"])
+    # A step between the loops: kfp 2.17 compiles no dsl.Collected of artifacts into another loop.
+    merged = _step(
+        merge(spec=spec, analysis=analysis, shards=dsl.Collected(explored.outputs["design_space"])),
+        "Merge",
+    )
+    known = {"analysis": analysis, "design_space": merged.outputs["design_space"]}
+    with dsl.ParallelFor(merged.outputs["Output"]) as number:
+        decomposed = _step(
+            decompose(
+                spec=spec, number=number, baseline=baseline, design_space=known["design_space"]
+            ),
+            "Decompose",
+        )
+        trained = _step(
+            finetune(spec=spec, baseline=baseline, factorized=decomposed.outputs["factorized"]),
+            "Finetune",
+        )
+    judged = _step(
+        validate(
+            spec=spec,
+            baseline=baseline,
+            candidates=dsl.Collected(trained.outputs["candidate"]),
+            plans=dsl.Collected(decomposed.outputs["plan"]),
+            trainings=dsl.Collected(trained.outputs["training"]),
+            **known,
         ),
-        "Decompose",
+        "Validate",
     )
-    trained = _step(
-        finetune(spec=spec, baseline=baseline, factorized=decomposed.outputs["factorized"]),
-        "Finetune",
-    )
-    made = {
-        "candidate": trained.outputs["candidate"],
-        "analysis": analysis,
-        "design_space": decomposed.outputs["design_space"],
-        "plan": decomposed.outputs["plan"],
-        "training": trained.outputs["training"],
-    }
-    judged = _step(validate(spec=spec, baseline=baseline, **made), "Validate")
     with dsl.If(judged.outputs["Output"] == True, name="Passed"):  # noqa: E712 - builds a condition
-        reported = {name: judged.outputs[name] for name in ("verdict", "report", "lineage")}
-        _step(publish(spec=spec, **made, **reported), "Publish")
+        names = ("candidate", "plan", "training", "verdict", "report", "lineage")
+        picked = {name: judged.outputs[name] for name in names}
+        _step(publish(spec=spec, **known, **picked), "Publish")
 
 
 def compile_pipeline(target: Path = COMPILED) -> Path:

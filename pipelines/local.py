@@ -19,11 +19,12 @@ from lrf_core.artifacts import (
     FinetuneRecord,
     Plan,
     Release,
-    Verdict,
+    Verdicts,
 )
 from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
-from lrf_core.outputs import Outputs, Run, write_lineage
+from lrf_core.outputs import Outcome, Outputs, Run
+from lrf_core.results import write_whole_lineage
 from lrf_core.spec import Spec
 from lrf_core.storage import open_store
 from pipelines.compress import NAME, compress
@@ -104,52 +105,76 @@ def _cleared(outputs: Outputs) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for earlier in folder.glob(f"{NAME}-*"):
             shutil.rmtree(earlier)
+        outputs.clear_plans()
         # `lrf compress` must not take what this run leaves for stages that it has finished.
-        for file in (*_targets(outputs).values(), outputs.override, outputs.steps):
+        shown = (*_of_run(outputs).values(), *_of_plan(outputs).values(), outputs.verdict)
+        for file in (*shown, outputs.override, outputs.steps):
             file.unlink(missing_ok=True)
     except OSError as error:
         raise ArtifactError(f"cannot write {outputs.folder}: {error.strerror or error}") from None
     return folder
 
 
-def _targets(outputs: Outputs) -> dict[str, Path]:
+def _of_run(outputs: Outputs) -> dict[str, Path]:
     """Where kfp.local leaves what, below the folder of a run, and where a person looks for it."""
     return {
         "analyze/analysis": outputs.analysis,
-        "decompose/design_space": outputs.design_space,
-        "decompose/plan": outputs.plan,
-        f"decompose/factorized/{MODEL_FILE}": outputs.factorized,
-        "finetune/training": outputs.finetune,
-        f"finetune/candidate/{MODEL_FILE}": outputs.candidate,
-        "validate/verdict": outputs.verdict,
+        "merge/design_space": outputs.design_space,
         "validate/report": outputs.report,
         "validate/lineage": outputs.lineage,
     }
 
 
+def _of_plan(outputs: Outputs) -> dict[str, Path]:
+    """The same of one plan, below the folder of one iteration of the loop."""
+    return {
+        "decompose/plan": outputs.plan,
+        f"decompose/factorized/{MODEL_FILE}": outputs.factorized,
+        "finetune/training": outputs.finetune,
+        f"finetune/candidate/{MODEL_FILE}": outputs.candidate,
+    }
+
+
 def _collect(folder: Path, outputs: Outputs) -> None:
     """Copy what there is; after a failure that is less than everything."""
-    for made, target in _targets(outputs).items():
+    for made, target in _of_run(outputs).items():
         for source in folder.glob(f"{NAME}-*/**/{made}"):
-            write_atomically_with(target, partial(shutil.copyfile, source))
+            _copy(source, target)
+    for file in folder.glob(f"{NAME}-*/**/decompose/plan"):
+        plan, iteration = Plan.load(file), file.parent.parent
+        for made, target in _of_plan(outputs.of_plan(plan.number, plan.asked)).items():
+            if (iteration / made).is_file():
+                _copy(iteration / made, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_atomically_with(target, partial(shutil.copyfile, source))
 
 
 def _result(folder: Path, outputs: Outputs) -> Run:
     analysis = Analysis.load(outputs.analysis)
-    plan = Plan.load(outputs.plan)
-    record = FinetuneRecord.load(outputs.finetune)
-    verdict = Verdict.load(outputs.verdict)
+    [file] = folder.glob(f"{NAME}-*/**/validate/verdicts")
+    judged = Verdicts.load(file)
+    outcomes = []
+    for place, verdict in zip(outputs.of_plans(), judged.verdicts, strict=True):
+        verdict.save(place.verdict)
+        outcomes.append(
+            Outcome(Plan.load(place.plan), FinetuneRecord.load(place.finetune), verdict)
+        )
+    shown = outcomes[judged.picked]
+    outputs.show(outputs.of_plan(shown.plan.number, shown.plan.asked))
     published = [Release.load(file) for file in folder.glob(f"{NAME}-*/**/publish/release")]
-    if bool(published) != verdict.passed:
+    if bool(published) != shown.verdict.passed:
         # A condition that kfp.local cannot resolve counts as false there, without an error.
         raise ArtifactError(
-            f"the verdict in {outputs.verdict} says passed={verdict.passed}, but "
+            f"the verdict in {outputs.verdict} says passed={shown.verdict.passed}, but "
             f"{len(published)} releases were made; see the log in {folder / LOG_FILE}"
         )
-    if published:
+    release = published[0] if published else None
+    if release:
         space = DesignSpace.load(outputs.design_space)
-        write_lineage(outputs.lineage, analysis, space, plan, record, verdict, published[0])
-    return Run(outputs, analysis, plan, record, verdict, published[0] if published else None)
+        write_whole_lineage(outputs.lineage, analysis, space, shown, release)
+    return Run(outputs, analysis, tuple(outcomes), judged.picked, release)
 
 
 def _failure(relay: Relay, error: RuntimeError, log: Path) -> StepError:

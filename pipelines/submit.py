@@ -107,8 +107,8 @@ def _passed(run: Any, steps: dict[str, str], url: str) -> bool:
 
 
 def _steps_of(run: Any) -> dict[str, str]:
-    """State of each of our steps, by name; shards share one name, and the worst state counts."""
-    names = ("analyze", "explore", "decompose", "finetune", "validate", "publish")
+    """State of each of our steps, by name; shards share one, plans too, and the worst counts."""
+    names = ("analyze", "explore", "merge", "decompose", "finetune", "validate", "publish")
     found: dict[str, str] = {}
     for task in (run.run_details.task_details or []) if run.run_details else []:
         name = (task.display_name or "").lower()

@@ -26,6 +26,8 @@ MINIMAL = {"model": "m.keras", "data": "d.npz"}
         ({**MINIMAL, "finetune": {"epochs": "many"}}, "finetune.epochs"),
         ({**MINIMAL, "decompose": {"policy": "greedy"}}, "'knapsack', 'threshold' or 'vbmf'"),
         ({**MINIMAL, "decompose": {"minimize": "size"}}, "'error', 'sensitivity', 'params'"),
+        ({**MINIMAL, "decompose": {"plans": 0}}, "decompose.plans"),
+        ({**MINIMAL, "decompose": {"plans": 17}}, "less than or equal to 16"),
         ({**MINIMAL, "goal": {"max_params": 0}}, "greater than or equal to 1"),
         ({**MINIMAL, "goal": {"max_latency_ms": 0}}, "greater than 0"),
         ({**MINIMAL, "goal": {"latency_reduction": -0.1}}, "greater than or equal to 0"),
@@ -94,6 +96,28 @@ def test_a_plan_is_made_for_what_follows() -> None:
         assert both.effective_decompose().minimize == "error"
     asked = make_spec({**MINIMAL, "decompose": {"minimize": "sensitivity"}})
     assert asked.effective_decompose().minimize == "sensitivity"
+
+
+@pytest.mark.parametrize(
+    ("goal", "decompose", "plans"),
+    [
+        ({}, {}, 3),
+        ({"max_accuracy_drop": 0.5}, {}, 3),
+        ({"max_accuracy_drop": 0.5, "max_predicted_loss": 0.1}, {}, 3),
+        ({"max_accuracy_drop": 0.5, "max_macs": 9}, {"minimize": "params"}, 3),
+        ({"max_accuracy_drop": 0.5, "max_macs": 9}, {}, 1),
+        ({"params_reduction": 0.5}, {}, 1),
+        ({"similarity": 0.9}, {}, 1),
+        ({}, {"policy": "vbmf"}, 1),
+        ({}, {"plans": 1}, 1),
+        ({"params_reduction": 0.5}, {"plans": 4}, 4),
+    ],
+)
+def test_several_plans_are_made_where_a_predicted_drop_decides(
+    goal: dict[str, float], decompose: dict[str, object], plans: int
+) -> None:
+    spec = make_spec({**MINIMAL, "goal": goal, "decompose": decompose})
+    assert spec.effective_decompose().plans == plans
 
 
 def test_example_specs_are_valid() -> None:

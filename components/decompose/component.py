@@ -8,9 +8,9 @@ from components.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def decompose(
     spec: str,
+    number: int,
     baseline: dsl.Input[dsl.Model],
-    shards: dsl.Input[list[dsl.Dataset]],
-    design_space: dsl.Output[dsl.Dataset],
+    design_space: dsl.Input[dsl.Dataset],
     plan: dsl.Output[dsl.Artifact],
     factorized: dsl.Output[dsl.Model],
 ) -> None:
@@ -18,9 +18,9 @@ def decompose(
 
     Args:
         spec: The spec as JSON, `Spec.model_dump_json()`.
+        number: Which of the plans for the goal, from 0, the one that the goal asks for.
         baseline: The model that analyze fixed.
-        shards: The design space of every shard.
-        design_space: The shards as one design space (Parquet).
+        design_space: The design space of all layers.
         plan: What happens to each layer, and the predicted totals (JSON).
         factorized: The model by this plan, not yet fine-tuned: `model.keras` in a folder.
     """
@@ -30,23 +30,21 @@ def decompose(
     from components.step import step
 
     with step("decompose", spec) as asked:
-        from lrf_core.exploration.merge import merged
-
         model = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, model, asked.seed)
-        space = merged([lrf.DesignSpace.load(part.path) for part in shards])
-        space.save(design_space.path)
         chosen, network = lrf.decompose(
             model,
             data,
-            [space],
+            [lrf.DesignSpace.load(design_space.path)],
             asked.effective_goal(),
             settings=asked.effective_decompose(),
             seed=asked.seed,
+            plan=number,
         )
         chosen.save(plan.path)
         lrf.save_model(network, Path(factorized.path))
         plan.metadata.update(
+            number=chosen.number,
             policy=chosen.policy,
             replaced=len(chosen.replaced()),
             params=chosen.after.params,

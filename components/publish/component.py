@@ -25,9 +25,9 @@ def publish(
 
     Args:
         spec: The spec as JSON, `Spec.model_dump_json()`.
-        candidate: The fine-tuned model.
+        candidate: The candidate that validate picked.
         analysis: The Analysis of the baseline, kept with the release.
-        design_space: The design space that the plan was chosen from, kept with the release.
+        design_space: The design space that the plans were chosen from, kept with the release.
         plan: The Plan that the candidate was built by, kept with the release.
         training: The FinetuneRecord of the candidate, kept with the release.
         verdict: The Verdict on the candidate, kept with the release.

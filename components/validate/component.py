@@ -9,35 +9,47 @@ from components.image import IMAGE
 def validate(
     spec: str,
     baseline: dsl.Input[dsl.Model],
-    candidate: dsl.Input[dsl.Model],
+    candidates: dsl.Input[list[dsl.Model]],
     analysis: dsl.Input[dsl.Artifact],
     design_space: dsl.Input[dsl.Dataset],
-    plan: dsl.Input[dsl.Artifact],
-    training: dsl.Input[dsl.Artifact],
+    plans: dsl.Input[list[dsl.Artifact]],
+    trainings: dsl.Input[list[dsl.Artifact]],
+    candidate: dsl.Output[dsl.Model],
+    plan: dsl.Output[dsl.Artifact],
+    training: dsl.Output[dsl.Artifact],
     verdict: dsl.Output[dsl.Artifact],
+    verdicts: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     lineage: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
 ) -> bool:
-    """Judge the candidate against the original by the limits of the gate, on test samples.
+    """Judge all candidates against the original by the limits of the gate, on test samples.
+
+    The smallest that passes is picked. Where none does, the one with the fewest failed checks is,
+    of equals the one that loses the least accuracy: to be shown, not to be published.
 
     Args:
         spec: The spec as JSON, `Spec.model_dump_json()`.
         baseline: The model that analyze fixed.
-        candidate: The fine-tuned model.
+        candidates: The fine-tuned model of each plan.
         analysis: The Analysis of the baseline.
-        design_space: The design space that the plan was chosen from.
-        plan: The Plan that the candidate was built by.
-        training: The FinetuneRecord of the candidate.
-        verdict: Each check with its limit and what was measured (JSON).
+        design_space: The design space that the plans were chosen from.
+        plans: The Plan of each candidate.
+        trainings: The FinetuneRecord of each candidate.
+        candidate: The candidate that was picked.
+        plan: The Plan of the candidate that was picked.
+        training: The FinetuneRecord of the candidate that was picked.
+        verdict: On the candidate that was picked, each check with its limit and what was measured
+            (JSON).
+        verdicts: On every candidate, by the number of its plan (JSON).
         report: The whole run, for people to read.
         lineage: Where each artifact of the run comes from (JSON).
-        metrics: Size, accuracy and latency, of the baseline and of the candidate.
-        confusion: The candidate's confusion matrix; of more than 50 classes, the worst of them.
+        metrics: Size, accuracy and latency, of the baseline and of the candidate that was picked.
+        confusion: Its confusion matrix; of more than 50 classes, the worst of them.
 
     Returns:
-        Whether the candidate passed every check.
+        Whether the candidate that was picked passed every check.
     """
     from pathlib import Path
 
@@ -46,31 +58,44 @@ def validate(
 
     with step("validate", spec) as asked:
         from components.metrics import metrics_of
-        from lrf_core.outputs import write_lineage
-        from lrf_core.report import write_report
+        from lrf_core.outputs import Outcome
+        from lrf_core.results import write_results
+        from lrf_core.stages import by_number, pick, validate_all
 
         original = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, original, asked.seed)
-        judged = lrf.validate(
-            original,
-            lrf.load_model(candidate.path),
-            data,
-            gate=asked.effective_gate(),
-            seed=asked.seed,
+        tried = by_number(
+            [lrf.Plan.load(each.path) for each in plans],
+            [lrf.FinetuneRecord.load(each.path) for each in trainings],
+            [lrf.load_model(each.path) for each in candidates],
         )
-        judged.save(verdict.path)
-        inventory = lrf.Analysis.load(analysis.path)
-        space = lrf.DesignSpace.load(design_space.path)
-        chosen = lrf.Plan.load(plan.path)
-        record = lrf.FinetuneRecord.load(training.path)
-        write_lineage(Path(lineage.path), inventory, space, chosen, record, judged)
-        write_report(
-            Path(report.path), analysis=inventory, plan=chosen, finetune=record, verdict=judged
+        gate = asked.effective_gate()
+        judged = validate_all(
+            original, [model for _, _, model in tried], data, gate=gate, seed=asked.seed
         )
-        verdict.metadata.update(passed=judged.passed, digest=judged.candidate_digest)
-        for name, value in metrics_of(judged).items():
+        picked = pick(judged)
+        chosen, record, model = tried[picked]
+        lrf.save_model(model, Path(candidate.path))
+        chosen.save(plan.path)
+        record.save(training.path)
+        judged[picked].save(verdict.path)
+        lrf.Verdicts.of(judged, picked).save(verdicts.path)
+        write_results(
+            Path(lineage.path),
+            Path(report.path),
+            lrf.Analysis.load(analysis.path),
+            lrf.DesignSpace.load(design_space.path),
+            [Outcome(*made[:2], each) for made, each in zip(tried, judged, strict=True)],
+            picked,
+        )
+        candidate.metadata.update(digest=judged[picked].candidate_digest, plan=chosen.number)
+        verdict.metadata.update(
+            passed=judged[picked].passed, digest=judged[picked].candidate_digest
+        )
+        for name, value in metrics_of(judged[picked]).items():
             metrics.log_metric(name, value)
-        if judged.confusion:
-            rows = [list(row) for row in judged.confusion.counts]
-            confusion.log_confusion_matrix(list(judged.confusion.labels), rows)
-        return judged.passed
+        matrix = judged[picked].confusion
+        if matrix:
+            rows = [list(row) for row in matrix.counts]
+            confusion.log_confusion_matrix(list(matrix.labels), rows)
+        return judged[picked].passed

@@ -7,6 +7,7 @@ from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, dig
 from lrf_core.artifacts.release import Override, Release, ReleaseFile
 from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
 from lrf_core.artifacts.verdict import Check, ClassChange, Confusion, MetricChange, Verdict
+from lrf_core.artifacts.verdicts import Verdicts
 
 __all__ = [
     "MODEL_FILE",
@@ -34,6 +35,7 @@ __all__ = [
     "ReleaseFile",
     "TriedPlan",
     "Verdict",
+    "Verdicts",
     "digest_of",
     "versions",
 ]

@@ -66,6 +66,8 @@ class Plan(Artifact):
         predicted_drop: accuracy points before fine-tuning, by the curve from summed loss to drop;
             None unless an accuracy drop decided.
         calibration: of that curve.
+        number: which of the plans for the goal this is; 0 is the one that the goal asks for.
+        asked: how many plans were asked for.
     """
 
     file_name: ClassVar[str] = "plan.json"
@@ -82,6 +84,8 @@ class Plan(Artifact):
     predicted_loss: float
     predicted_drop: float | None = None
     calibration: DropCalibration | None = None
+    number: int = Field(0, ge=0)
+    asked: int = Field(1, ge=1)
 
     def replaced(self) -> tuple[Candidate, ...]:
         return tuple(choice.candidate for choice in self.choices if choice.candidate)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lrf_core.artifacts import Verdict
+from lrf_core.artifacts import Artifact, Verdict
 from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
 from lrf_core.outputs import Outputs
 from lrf_core.quiet import import_tensorflow_quietly
@@ -47,6 +48,21 @@ def show(artifact: Any, as_json: bool, table: Any, where: str | Path) -> None:
         print_json(artifact.model_dump(mode="json"))
     else:
         print_for_people(table, where)
+
+
+def show_plans(
+    artifacts: Sequence[Artifact], as_json: bool, table: Any, where: Path, **about: Any
+) -> None:
+    """One artifact for each plan: as JSON a single one by itself, several under "plans".
+
+    Args:
+        about: what else there is to say of several.
+    """
+    if as_json:
+        content = [artifact.model_dump(mode="json") for artifact in artifacts]
+        print_json(content[0] if len(content) == 1 else {**about, "plans": content})
+    else:
+        show(artifacts[0], False, table, where)
 
 
 def print_json(content: Any) -> None:

@@ -29,6 +29,7 @@ from lrf_core.commands.options import (
     NoCacheOption,
     OutOption,
     ParamsOption,
+    PlansOption,
     PolicyOption,
     SamplesOption,
     SeedOption,
@@ -66,6 +67,7 @@ def compress(
     latency: LatencyOption = None,
     policy: PolicyOption = None,
     minimize: MinimizeOption = None,
+    plans: PlansOption = None,
     epochs: EpochsOption = None,
     to: ToOption = None,
     name: NameOption = None,
@@ -76,6 +78,9 @@ def compress(
 ) -> None:
     """The whole way: analyze, explore, decompose, finetune, validate, publish.
 
+    Several plans (--plans) are each fine-tuned once, in OUT/plans/0 and so on; the smallest that
+    passes the gate is copied to OUT and published.
+
     Run it again after an interruption and it goes on with the stage that was not finished; layers
     that were scored are not scored again.
 
@@ -83,6 +88,7 @@ def compress(
     Examples:
       lrf compress model.keras --data images/ --max-accuracy-drop 1.0 --out out
       lrf compress model.keras --data digits.npz --params-reduction 0.5 --epochs 0
+      lrf compress model.keras --data images/ --max-accuracy-drop 0.5 --plans 5
       lrf compress --spec spec.yaml --to s3://models/vision
 
     \b
@@ -118,7 +124,7 @@ def compress(
             "cache": cache_setting(cache, no_cache),
             "latency": latency,
         },
-        decompose={"policy": policy, "minimize": minimize},
+        decompose={"policy": policy, "minimize": minimize, "plans": plans},
         finetune={"epochs": epochs},
         publish={"to": to, "name": name},
     )

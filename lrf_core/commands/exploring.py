@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lrf_core.artifacts import Analysis
-from lrf_core.commands.asked import asked_for, inputs_of, show
+from lrf_core.commands.asked import asked_for, inputs_of, show, show_plans
 from lrf_core.commands.options import (
     BytesOption,
     CacheOption,
@@ -26,6 +26,7 @@ from lrf_core.commands.options import (
     NoCacheOption,
     OutOption,
     ParamsOption,
+    PlansOption,
     PolicyOption,
     SamplesOption,
     SeedOption,
@@ -154,13 +155,15 @@ def decompose(
     policy: PolicyOption = None,
     space: SpacesOption = None,
     minimize: MinimizeOption = None,
+    plans: PlansOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose one candidate per layer for the goal and build the factorized model.
 
     Reads OUT/design_space.parquet, or the files of all shards, which it joins to that one; writes
-    OUT/plan.json and OUT/factorized/model.keras.
+    OUT/plan.json and OUT/factorized/model.keras, or with several plans the same files of each in
+    OUT/plans/0, OUT/plans/1 and so on.
 
     \b
     Examples:
@@ -169,11 +172,13 @@ def decompose(
       lrf decompose --spec spec.yaml --space a/design_space.parquet --space b/design_space.parquet
       lrf decompose model.keras --data digits.npz --max-weight-bytes 200000 --max-macs 3000000
       lrf decompose model.keras --data digits.npz --max-predicted-loss 0.02 --minimize macs
+      lrf decompose model.keras --data digits.npz --max-accuracy-drop 0.5 --plans 5
     """
     from lrf_core.exploration.merge import read_design_space
     from lrf_core.models.load import save_model
-    from lrf_core.report.tables import layers_table
-    from lrf_core.stages import decompose as decompose_stage
+    from lrf_core.report import unjudged_rows
+    from lrf_core.report.tables import layers_table, plans_table
+    from lrf_core.stages import plan_numbers, prepare
 
     settings = dict[str, Any](
         model=model,
@@ -194,21 +199,25 @@ def decompose(
             max_latency_ms=max_latency_ms,
             max_predicted_loss=max_predicted_loss,
         ),
-        decompose={"policy": policy, "minimize": minimize},
+        decompose={"policy": policy, "minimize": minimize, "plans": plans},
     )
     asked, outputs = asked_for(spec, settings)
     analysis = Analysis.load(outputs.analysis)
     network, samples = inputs_of(asked)
     whole = read_design_space(outputs.folder, space or ())
-    plan, factorized = decompose_stage(
-        network,
-        samples,
-        [whole],
-        asked.effective_goal(),
-        settings=asked.effective_decompose(),
-        seed=asked.seed,
-    )
+    goal, wanted = asked.effective_goal(), asked.effective_decompose()
+    numbers = plan_numbers(whole, analysis, goal, settings=wanted)
+    prepared = prepare(network, samples, [whole], goal, settings=wanted, seed=asked.seed)
     whole.save(outputs.design_space)
-    save_model(factorized, outputs.factorized)
-    plan.save(outputs.plan)
-    show(plan, as_json, layers_table(plan, analysis), outputs.plan)
+    outputs.clear_plans()
+    made = []
+    for number in numbers:
+        plan, factorized = prepared.build(number)
+        place = outputs.of_plan(number, plan.asked)
+        save_model(factorized, place.factorized)
+        made.append((plan, plan.save(place.plan)))
+    chosen, files = [plan for plan, _ in made], [file for _, file in made]
+    if len(made) == 1:
+        show_plans(chosen, as_json, layers_table(chosen[0], analysis), files[0])
+    else:
+        show_plans(chosen, as_json, plans_table(unjudged_rows(chosen)), files[0].parent.parent)

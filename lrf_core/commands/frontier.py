@@ -10,7 +10,7 @@ import typer
 
 from lrf_core.artifacts import Analysis
 from lrf_core.commands.options import JsonOption, OutOption, SpacesOption
-from lrf_core.errors import ArtifactError, SpecError
+from lrf_core.errors import SpecError
 from lrf_core.outputs import Outputs
 from lrf_core.quiet import import_tensorflow_quietly
 
@@ -57,26 +57,12 @@ def frontier(
     import_tensorflow_quietly()
     from lrf_core.exploration.frontier import frontier as trace
     from lrf_core.exploration.merge import read_design_space
-    from lrf_core.exploration.resources import layers_of, options_of
+    from lrf_core.exploration.resources import options_of_run
 
     outputs = Outputs(Path(out or "out"))
     analysis = Analysis.load(outputs.analysis)
     whole = read_design_space(outputs.folder, space or ())
-    if whole.model_digest != analysis.model_digest:
-        raise ArtifactError(
-            f"the design space is of model {whole.model_digest[:12]}, {outputs.analysis} of "
-            f"{analysis.model_digest[:12]}; analyze and explore one model"
-        )
-    explored = set(whole.layers)
-    layers = layers_of((r for r in analysis.layers if r.name in explored), whole.latency_ms)
-    missing = explored - {layer.name for layer in layers}
-    if missing:
-        raise ArtifactError(
-            f"{outputs.analysis} has no layer '{min(missing)}' that the design space is of; "
-            "analyze and explore one model"
-        )
-    baseline = analysis.baseline
-    options = options_of(whole.candidates, layers, baseline.cost, baseline.weight_bytes)
+    options = options_of_run(whole, analysis)
     found = trace(options, against, minimize, points)
     _draw(outputs.frontier, analysis.model_name, against, minimize, found)
     if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Override, Plan, Verdict
-from lrf_core.commands.asked import asked_for, exit_by, inputs_of, show
+from lrf_core.commands.asked import asked_for, exit_by, inputs_of, show, show_plans
 from lrf_core.commands.options import (
     DataOption,
     DropOption,
@@ -41,14 +41,17 @@ def finetune(
 ) -> None:
     """Train the factorized model once, with the original as teacher.
 
-    Reads OUT/factorized/model.keras, writes OUT/candidate/model.keras and OUT/finetune.json. Run it
-    again after an interruption and it goes on from the last checkpoint.
+    Reads OUT/factorized/model.keras, writes OUT/candidate/model.keras and OUT/finetune.json; with
+    several plans these files of each, in OUT/plans/0 and so on. Run it again after an interruption
+    and it goes on from the last checkpoint.
 
     \b
     Examples:
       lrf finetune model.keras --data digits.npz --out out
       lrf finetune model.keras --data digits.npz --out out --epochs 5
     """
+    from rich.console import Group
+
     from lrf_core.models.compiled import compiled_in
     from lrf_core.models.load import load_model, save_model
     from lrf_core.report.tables import curve_table
@@ -59,18 +62,22 @@ def finetune(
     )
     asked, outputs = asked_for(spec, settings)
     teacher, samples = inputs_of(asked)
-    factorized = load_model(outputs.factorized)
-    candidate, record = finetune_stage(
-        factorized,
-        teacher,
-        samples,
-        settings=asked.effective_finetune(),
-        seed=asked.seed,
-        compiled=compiled_in(asked.model),
-    )
-    save_model(candidate, outputs.candidate)
-    record.save(outputs.finetune)
-    show(record, as_json, curve_table(record), outputs.candidate)
+    records = []
+    for place in outputs.of_plans():
+        factorized = load_model(place.factorized)
+        candidate, record = finetune_stage(
+            factorized,
+            teacher,
+            samples,
+            settings=asked.effective_finetune(),
+            seed=asked.seed,
+            compiled=compiled_in(asked.model),
+        )
+        save_model(candidate, place.candidate)
+        record.save(place.finetune)
+        records.append(record)
+    tables = Group(*(curve_table(record) for record in records))
+    show_plans(records, as_json, tables, place.candidate if len(records) == 1 else outputs.folder)
 
 
 def validate(
@@ -88,15 +95,22 @@ def validate(
     Reads OUT/candidate/model.keras, writes OUT/verdict.json, OUT/report.html and
     OUT/lineage.json. Ends with 3 when the gate says no.
 
+    With several plans the candidate of each is read, and its verdict written, in OUT/plans/0 and
+    so on; the smallest that passed (or where none did, the one with the fewest failed checks) is
+    copied to OUT, and the report is about it.
+
     \b
     Examples:
       lrf validate model.keras --data digits.npz --out out --max-accuracy-drop 0.5
     """
+    from rich.console import Group
+
     from lrf_core.models.load import load_model
-    from lrf_core.outputs import write_lineage
-    from lrf_core.report import write_report
-    from lrf_core.report.tables import checks_table
-    from lrf_core.stages import validate as validate_stage
+    from lrf_core.outputs import Outcome
+    from lrf_core.report import plan_rows
+    from lrf_core.report.tables import checks_table, plans_table
+    from lrf_core.results import write_results
+    from lrf_core.stages import pick, validate_all
 
     settings = dict[str, Any](
         model=model,
@@ -108,17 +122,25 @@ def validate(
     )
     asked, outputs = asked_for(spec, settings)
     baseline, samples = inputs_of(asked)
-    candidate = load_model(outputs.candidate)
-    verdict = validate_stage(
-        baseline, candidate, samples, gate=asked.effective_gate(), seed=asked.seed
+    places = outputs.of_plans()
+    plans = [Plan.load(place.plan) for place in places]
+    records = [FinetuneRecord.load(place.finetune) for place in places]
+    candidates = [load_model(place.candidate) for place in places]
+    verdicts = validate_all(
+        baseline, candidates, samples, gate=asked.effective_gate(), seed=asked.seed
     )
-    verdict.save(outputs.verdict)
+    for place, each in zip(places, verdicts, strict=True):
+        each.save(place.verdict)
+    picked = pick(verdicts)
+    outputs.show(places[picked])
     outputs.override.unlink(missing_ok=True)  # of an earlier verdict
-    analysis, plan = Analysis.load(outputs.analysis), Plan.load(outputs.plan)
-    record = FinetuneRecord.load(outputs.finetune)
-    write_lineage(outputs.lineage, analysis, plan, record, verdict)
-    write_report(outputs.report, analysis=analysis, plan=plan, finetune=record, verdict=verdict)
-    show(verdict, as_json, checks_table(verdict), outputs.report)
+    outcomes = tuple(map(Outcome, plans, records, verdicts))
+    analysis, space = Analysis.load(outputs.analysis), DesignSpace.load(outputs.design_space)
+    write_results(outputs.lineage, outputs.report, analysis, space, outcomes, picked)
+    verdict, rows = verdicts[picked], plan_rows(outcomes, picked)
+    tables = [plans_table(rows), checks_table(verdict)] if rows else [checks_table(verdict)]
+    number = plans[picked].number
+    show_plans(verdicts, as_json, Group(*tables), outputs.report, picked=number)
     exit_by(verdict)
 
 

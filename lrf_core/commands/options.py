@@ -90,6 +90,13 @@ SimilarityOption = Annotated[
     float | None, typer.Option(help="Least similarity of every feature map, e.g. 0.95.")
 ]
 PolicyOption = Annotated[str | None, typer.Option(help="knapsack, threshold or vbmf.")]
+PlansOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Plans to build and fine-tune, of which the smallest that passes is published.  "
+        "[default: 3 where an accuracy drop decides, else 1]"
+    ),
+]
 EpochsOption = Annotated[
     int | None, typer.Option(help="Epochs of fine-tuning; 0 skips it.  [default: 3]")
 ]

@@ -40,6 +40,12 @@ class Factorizer:
         self._moments = moments
         self._sweeps: dict[tuple[str, str, str], Sweep] = {}
 
+    def copy(self) -> Factorizer:
+        """One that has all decompositions made so far; refits of either do not reach the other."""
+        copy = Factorizer(self._model, self.records, self._moments)
+        copy._sweeps = dict(self._sweeps)
+        return copy
+
     def moments(self, path: str) -> Moments:
         """What the factors of a layer are fitted to."""
         return self._moments[path]

@@ -98,12 +98,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The plan that was chosen.
+    """A plan that was chosen, and its drop.
 
     Attributes:
-        points: all plans that were measured, in that order, this one among them.
+        points: all plans that were measured, in that order; the one for the goal is among them.
         drop: what the curve predicted for it before it was measured; where it was one of those
-            that the curve is fitted to, the curve there.
+            that the curve is fitted to, or is not measured, the curve there.
     """
 
     rows: Indices

@@ -13,8 +13,8 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from lrf_core.artifacts import Candidate, Choice, Cost, LayerRecord
-from lrf_core.errors import GoalError
+from lrf_core.artifacts import Analysis, Candidate, Choice, Cost, DesignSpace, LayerRecord
+from lrf_core.errors import ArtifactError, GoalError
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -202,6 +202,29 @@ def options_of(
         {name: values[order] for name, values in amounts.items()},
         {name: rest.get(name, 0.0) for name in QUANTITIES},
     )
+
+
+def options_of_run(space: DesignSpace, analysis: Analysis) -> Options:
+    """Every option of a whole design space, with what the analysis tells of the model.
+
+    Raises:
+        ArtifactError: they are not of one model.
+    """
+    if space.model_digest != analysis.model_digest:
+        raise ArtifactError(
+            f"the design space is of model {space.model_digest[:12]}, the analysis of "
+            f"{analysis.model_digest[:12]}; analyze and explore one model"
+        )
+    explored = set(space.layers)
+    layers = layers_of((r for r in analysis.layers if r.name in explored), space.latency_ms)
+    missing = explored - {layer.name for layer in layers}
+    if missing:
+        raise ArtifactError(
+            f"the analysis has no layer '{min(missing)}' that the design space is of; analyze and "
+            "explore one model"
+        )
+    baseline = analysis.baseline
+    return options_of(space.candidates, layers, baseline.cost, baseline.weight_bytes)
 
 
 def undominated(amounts: Vector, owner: Indices) -> Indices:

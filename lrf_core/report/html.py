@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from lrf_core.artifacts import (
 from lrf_core.atomic import write_atomically
 from lrf_core.report import text
 from lrf_core.report.chart import learning_curve
+from lrf_core.report.plans import PlanRow
 
 _TEMPLATE = "report.html.j2"
 _WORST_CLASSES = 10
@@ -71,18 +72,21 @@ def write_report(
     finetune: FinetuneRecord | None,
     verdict: Verdict,
     override: Override | None = None,
+    plans: Sequence[PlanRow] = (),
 ) -> Path:
     """Write the report of one compression as a self-contained HTML file; returns the file.
 
     Args:
         finetune: None when the model was not fine-tuned.
         override: a person's decision to publish a model that did not pass.
+        plans: all plans that were judged, see `plan_rows`; the report is about the picked one.
 
     Raises:
         ArtifactError: the file cannot be written.
     """
     target = Path(path)
-    write_atomically(target, _render(analysis, plan, finetune, verdict, override).encode())
+    content = _render(analysis, plan, finetune, verdict, override, plans)
+    write_atomically(target, content.encode())
     return target
 
 
@@ -92,6 +96,7 @@ def _render(
     finetune: FinetuneRecord | None,
     verdict: Verdict,
     override: Override | None,
+    plans: Sequence[PlanRow],
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -108,6 +113,7 @@ def _render(
         finetune=finetune,
         verdict=verdict,
         override=override,
+        plans=plans,
         headline=_headline(verdict),
         judged=_moment(verdict.lineage.created),
         figures=text.figures(verdict),

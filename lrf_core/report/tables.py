@@ -13,6 +13,7 @@ from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, V
 from lrf_core.exploration.frontier import FrontierPoint
 from lrf_core.exploration.resources import QUANTITIES
 from lrf_core.report import text
+from lrf_core.report.plans import PlanRow
 
 if TYPE_CHECKING:
     from lrf_core.latency import LatencyTable
@@ -194,6 +195,34 @@ def before_after_table(verdict: Verdict, plan: Plan) -> Table:
     if predicted := text.predicted(plan, verdict):
         lines.append(predicted)
     table.caption = "\n".join(lines)
+    return table
+
+
+def plans_table(rows: Sequence[PlanRow]) -> Table:
+    """Several plans beside each other, and which of them the run is about."""
+    table = _table(
+        "Plans",
+        _number("plan"),
+        _number("params"),
+        _number("MACs"),
+        _number("expected"),
+        _number("came out"),
+        _words("gate"),
+        _word(""),
+    )
+    for row in rows:
+        mark = ("picked" if row.passed else "shown here") if row.picked else ""
+        _add(
+            table,
+            str(row.number),
+            row.params,
+            row.macs,
+            row.expected,
+            row.came_out,
+            row.answer,
+            mark,
+        )
+    table.caption = "params, MACs: kept of the whole model; expected: predicted after fine-tuning"
     return table
 
 

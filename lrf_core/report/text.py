@@ -77,7 +77,12 @@ def points_lost(verdict: Verdict) -> str:
     """Change of accuracy, e.g. "-0.79 points"; the sign is that of the change, not of the drop."""
     if verdict.accuracy_drop is None:
         return NOT_MEASURED
-    return f"{signed(-verdict.accuracy_drop)} points"
+    return points(-verdict.accuracy_drop)
+
+
+def points(change: float) -> str:
+    """A change of accuracy, e.g. "+0.10 points"."""
+    return f"{signed(change)} points"
 
 
 def interval(verdict: Verdict) -> str:

@@ -10,6 +10,12 @@ from lrf_core.spec.section import Section, Share
 
 Minimized = Literal["error", "sensitivity", "params", "macs", "bytes", "latency"]
 
+# Plans that are fine-tuned where a predicted accuracy drop decides, unless the spec says how many:
+# the plan predicted to keep it, a gentler one and a smaller one.
+PLANS_BY_DROP = 3
+
+_LOSSES = ("error", "sensitivity")
+
 _COSTS = {
     "params_reduction",
     "macs_reduction",
@@ -75,6 +81,12 @@ class Goal(Section):
             return "params"
         return loss
 
+    def drop_decides(self, minimized: Minimized) -> bool:
+        """Whether a predicted accuracy drop decides the plan: no cost is limited, or one is to be
+        minimised. Beside other limits on costs these decide, and the gate judges the drop."""
+        by_costs = self.limits_costs() and minimized in _LOSSES
+        return self.max_accuracy_drop is not None and not by_costs
+
 
 class DecomposeSpec(Section):
     """How one candidate per layer is chosen."""
@@ -104,3 +116,21 @@ class DecomposeSpec(Section):
         description="Share of the drop that fine-tuning is expected to win back; used only to "
         "choose a plan for max_accuracy_drop. The gate judges what really came out.",
     )
+    plans: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="How many plans to build; each is fine-tuned once, and the smallest that "
+        "passes the gate is published. Number 0 is the plan for the goal. Where an accuracy drop "
+        "decides, the others lie around it, predicted to lose a quarter to four times of what is "
+        "allowed; else they are gentler, or smaller where costs are limited. Default: 3 where an "
+        "accuracy drop decides, else 1.",
+    )
+
+    def plans_for(self, goal: Goal) -> int:
+        """How many plans to build: `plans`, or the default for this goal and policy."""
+        if self.plans is not None:
+            return self.plans
+        minimized = self.minimize or goal.minimized("sensitivity")
+        by_drop = goal.drop_decides(minimized) and self.policy != "vbmf"
+        return PLANS_BY_DROP if by_drop else 1

@@ -78,7 +78,7 @@ class Spec(Section):
         return self.explore.model_copy(update={"cache": str(Path(self.out) / ".cache")})
 
     def effective_decompose(self) -> DecomposeSpec:
-        """How to decompose, given whether fine-tuning follows."""
+        """How to decompose, given the goal and whether fine-tuning follows."""
         trained = self.finetune.epochs > 0
         asked = self.decompose
         return asked.model_copy(
@@ -86,6 +86,7 @@ class Spec(Section):
                 "minimize": asked.minimize
                 or self.effective_goal().minimized("error" if trained else "sensitivity"),
                 "expected_recovery": asked.expected_recovery if trained else 0.0,
+                "plans": asked.plans_for(self.effective_goal()),
             }
         )
 

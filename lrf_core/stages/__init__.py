@@ -1,20 +1,29 @@
-"""The six stages, one function each: typed inputs in, typed outputs out."""
+"""The six stages, one function each: typed inputs in, typed outputs out.
+
+What else there is here is for several plans: `plan_numbers`, `prepare`, `validate_all` and so on.
+"""
 
 from lrf_core.stages.analyze import analyze
-from lrf_core.stages.decompose import decompose
+from lrf_core.stages.decompose import Prepared, decompose, plan_numbers, prepare
 from lrf_core.stages.explore import explore
 from lrf_core.stages.finetune import finetune
 from lrf_core.stages.override import override_asked, override_of
+from lrf_core.stages.pick import by_number, pick
 from lrf_core.stages.publish import publish
 from lrf_core.stages.validate import smallest_passing, validate, validate_all
 
 __all__ = [
+    "Prepared",
     "analyze",
+    "by_number",
     "decompose",
     "explore",
     "finetune",
     "override_asked",
     "override_of",
+    "pick",
+    "plan_numbers",
+    "prepare",
     "publish",
     "smallest_passing",
     "validate",

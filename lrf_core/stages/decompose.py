@@ -1,23 +1,28 @@
-"""decompose: choose one candidate per layer for the goal, and build the factorized model."""
+"""decompose: choose one candidate per layer for the goal, and build the factorized model.
+
+A goal has one plan, or several that lie around it, each with a number of its own.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from lrf_core.artifacts import DesignSpace, DropCalibration, Lineage, Plan
+from lrf_core.artifacts import Analysis, Cost, DesignSpace, DropCalibration, Lineage, Plan
 from lrf_core.calibration import calibration_samples, collect_moments, samples_digest
 from lrf_core.data import Data, Split
-from lrf_core.errors import ArtifactError, SpliceError
+from lrf_core.errors import ArtifactError, GoalError, SpliceError
 from lrf_core.exploration.allocate import predicted_loss, total_after
-from lrf_core.exploration.choose import Choices, Chosen, choose
+from lrf_core.exploration.choose import Choices, Chosen, choose, plan_count
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.merge import check_whole, merged
 from lrf_core.exploration.predict import MeasuredDrop
 from lrf_core.exploration.refit import refit_in_order
-from lrf_core.exploration.resources import layers_of, options_of
+from lrf_core.exploration.resources import layers_of, options_of, options_of_run
 from lrf_core.exploration.vbmf import layer_ranks
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
@@ -27,9 +32,11 @@ from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 from lrf_core.spec import DecomposeSpec, ExploreSpec, Goal
 from lrf_core.stages.trial import Trial, trial_samples
-from lrf_core.structure import SampleShape, sample_shape
+from lrf_core.structure import Samples, SampleShape, sample_shape
 
 CHECKED_SAMPLES = 16
+
+_logger = logging.getLogger("lrf")
 
 
 def decompose(
@@ -40,6 +47,7 @@ def decompose(
     *,
     settings: DecomposeSpec | None = None,
     seed: int = 0,
+    plan: int = 0,
 ) -> tuple[Plan, keras.Model]:
     """Choose a plan for the goal and carry it out.
 
@@ -50,23 +58,56 @@ def decompose(
 
     Args:
         spaces: the shards of one exploration of this model with this data and seed.
+        plan: number of the plan, see `plan_numbers`; 0 is the one that the goal asks for. The same
+            number is the same plan, whichever others are built.
 
     Returns:
         The plan, and the factorized model with data-aware factors, not yet fine-tuned.
 
     Raises:
-        GoalError: no plan meets the goal.
+        GoalError: no plan meets the goal, or there is none of this number.
         ArtifactError: the design spaces do not belong together, or not to this model or data, or a
             shard is missing.
         SpliceError: the rebuilt model does not answer as its factors say.
     """
+    return prepare(model, data, spaces, goal, settings=settings, seed=seed).build(plan)
+
+
+def plan_numbers(
+    space: DesignSpace, analysis: Analysis, goal: Goal, *, settings: DecomposeSpec | None = None
+) -> list[int]:
+    """The numbers of the plans that `decompose` can build, from 0: as many as the settings ask for,
+    or, with a logged line, as many as the design space has that differ.
+
+    Raises:
+        GoalError: the limits of the goal cannot be met, whatever the drop.
+        ArtifactError: the design space is not of the model that was analyzed.
+    """
+    settings = settings or DecomposeSpec()
+    asked = settings.plans_for(goal)
+    count = plan_count(options_of_run(space, analysis), goal, settings)
+    if count < asked:
+        _logger.warning("%d plans are asked for; there are %d that differ enough", asked, count)
+    return list(range(count))
+
+
+def prepare(
+    model: keras.Model,
+    data: Data,
+    spaces: Sequence[DesignSpace],
+    goal: Goal,
+    *,
+    settings: DecomposeSpec | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """What all plans for a goal have in common, for building several; otherwise as `decompose`."""
     settings = settings or DecomposeSpec()
     model = as_graph(model)
-    digest = model_digest(model)
     space = merged(spaces)
     check_whole(space)
     explored = ExploreSpec.model_validate(space.lineage.settings["explore"])
     samples = calibration_samples(data, explored.samples, seed)
+    digest = model_digest(model)
     _check_origin(space, model, digest, samples)
     few = samples.read(np.arange(min(CHECKED_SAMPLES, samples.count)))
     factorizer = _factorizer(model, space, explored, samples, sample_shape(few), seed)
@@ -79,55 +120,115 @@ def decompose(
         replaced = [choice.candidate for choice in choices if choice.candidate]
         return trial.drop(factorizer.model_with_kernels(replaced))
 
-    chosen_plan = choose(
+    chosen = choose(
         options_of(space.candidates, layers, before, weight_bytes(model)),
         goal,
         settings,
         drop_of,
         lambda path: layer_ranks(factorizer.kernel(path), records[path].kernel_shape),
     )
-    choices, options = chosen_plan.choices, chosen_plan.options
-    replaced = [choice.candidate for choice in choices if choice.candidate]
-    if settings.refit:
-        in_memory, _ = samples.arrays()
-        refit_in_order(
-            factorizer, model, replaced, in_memory, batch_size=explored.batch_size, seed=seed
-        )
-    factorized = factorizer.factorized(replaced)
-    check_same_answers(factorizer.model_with_kernels(replaced), factorized, few)
-    after = total_after(choices, before)
-    counted = model_cost(factorized, sample_shape(few))
-    if counted != after:
-        raise SpliceError(f"the plan predicts {after}, the rebuilt model has {counted}")
-    plan = Plan(
-        lineage=Lineage(
-            inputs={
-                "model": digest,
-                "data": data.digest,
-                "design_space": space.lineage.key(),
-            },
-            settings={
-                "goal": goal.model_dump(mode="json"),
-                "decompose": settings.model_dump(mode="json"),
-                "seed": seed,
-            },
-            parent=digest,
-        ),
-        policy=settings.policy,
-        model_digest=digest,
-        factorized_digest=model_digest(factorized),
-        choices=choices,
-        before=before,
-        after=after,
-        minimized=chosen_plan.minimized,
-        limits=dict(chosen_plan.limits),
-        totals_before=options.totals(options.stays()),
-        totals_after=options.totals(chosen_plan.rows),
-        predicted_loss=predicted_loss(choices),
-        predicted_drop=chosen_plan.predicted.drop if chosen_plan.predicted else None,
-        calibration=_calibration(chosen_plan, trial, factorized, settings.expected_recovery),
+    lineage = Lineage(
+        inputs={"model": digest, "data": data.digest, "design_space": space.lineage.key()},
+        settings={
+            "goal": goal.model_dump(mode="json"),
+            "decompose": settings.model_dump(mode="json"),
+            "seed": seed,
+        },
+        parent=digest,
     )
-    return plan, factorized
+    return Prepared(
+        model=model,
+        lineage=lineage,
+        settings=settings,
+        explored=explored,
+        samples=samples,
+        few=few,
+        before=before,
+        factorizer=factorizer,
+        trial=trial,
+        chosen=chosen,
+        asked=settings.plans_for(goal),
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The plans for a goal, chosen, and what they are built with.
+
+    Attributes:
+        lineage: of all plans, but for their number.
+        few: the calibration samples that a rebuilt model is checked on.
+        chosen: by number.
+        asked: how many plans were asked for.
+    """
+
+    model: keras.Model
+    lineage: Lineage
+    settings: DecomposeSpec
+    explored: ExploreSpec
+    samples: Split
+    few: Samples
+    before: Cost
+    factorizer: Factorizer
+    trial: Trial
+    chosen: tuple[Chosen, ...]
+    asked: int
+    seed: int
+
+    def build(self, number: int) -> tuple[Plan, keras.Model]:
+        """One plan and its factorized model. Raises GoalError: no such number; SpliceError."""
+        if not 0 <= number < len(self.chosen):
+            raise GoalError(
+                f"there is no plan {number}; {len(self.chosen)} were found that differ, numbered "
+                f"from 0, and {self.asked} asked for (decompose.plans)"
+            )
+        chosen = self.chosen[number]
+        # Refits are of one plan only.
+        factorizer = self.factorizer.copy()
+        factorized = self._factorized(factorizer, chosen)
+        after = total_after(chosen.choices, self.before)
+        counted = model_cost(factorized, sample_shape(self.few))
+        if counted != after:
+            raise SpliceError(f"the plan predicts {after}, the rebuilt model has {counted}")
+        options, settings = chosen.options, {**self.lineage.settings, "plan": number}
+        plan = Plan(
+            lineage=self.lineage.model_copy(update={"settings": settings}),
+            policy=self.settings.policy,
+            model_digest=self.lineage.inputs["model"],
+            factorized_digest=model_digest(factorized),
+            choices=chosen.choices,
+            before=self.before,
+            after=after,
+            minimized=chosen.minimized,
+            limits=dict(chosen.limits),
+            totals_before=options.totals(options.stays()),
+            totals_after=options.totals(chosen.rows),
+            predicted_loss=predicted_loss(chosen.choices),
+            predicted_drop=chosen.predicted.drop if chosen.predicted else None,
+            calibration=_calibration(
+                chosen, self.trial, factorized, self.settings.expected_recovery
+            ),
+            number=number,
+            asked=self.asked,
+        )
+        return plan, factorized
+
+    def _factorized(self, factorizer: Factorizer, chosen: Chosen) -> keras.Model:
+        replaced = [choice.candidate for choice in chosen.choices if choice.candidate]
+        if self.settings.refit:
+            in_memory, _ = self.samples.arrays()
+            refit_in_order(
+                factorizer,
+                self.model,
+                replaced,
+                in_memory,
+                batch_size=self.explored.batch_size,
+                seed=self.seed,
+            )
+        factorized = factorizer.factorized(replaced)
+        check_same_answers(factorizer.model_with_kernels(replaced), factorized, self.few)
+        return factorized
 
 
 def _check_origin(space: DesignSpace, model: keras.Model, digest: str, samples: Split) -> None:

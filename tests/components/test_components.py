@@ -16,9 +16,18 @@ from components.analyze import analyze
 from components.decompose import decompose
 from components.explore import explore
 from components.finetune import finetune
+from components.merge import merge
 from components.publish import publish
 from components.validate import validate
-from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Release, Verdict
+from lrf_core.artifacts import (
+    Analysis,
+    DesignSpace,
+    FinetuneRecord,
+    Plan,
+    Release,
+    Verdict,
+    Verdicts,
+)
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.spec import Spec, make_spec
 from lrf_core.storage import open_store
@@ -31,6 +40,7 @@ class Steps:
     spec: Spec
     made: dict[str, dsl.Artifact]
     shards: list[int]
+    numbers: list[int]
     passed: bool
 
     def path(self, name: str) -> Path:
@@ -54,28 +64,29 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         "data": str(folder / "data.npz"),
         "goal": {"params_reduction": 0.2},
         "explore": {"samples": 64, "ranks_per_mode": 4},
+        "decompose": {"plans": 2},
         "finetune": {"epochs": 1},
-        "gate": {"max_accuracy_drop": 20.0, "latency_repeats": 3},
+        # The plan for the goal keeps nearly 80%, the other about 57%.
+        "gate": {"max_accuracy_drop": 60.0, "min_params_reduction": 0.3, "latency_repeats": 3},
         "publish": {"to": (folder / "store").as_uri(), "name": "tiny"},
     }
 
 
 @pytest.fixture(scope="module")
 def steps(settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Steps:
-    """The six components, one after the other."""
+    """The components, one after the other, with two plans."""
     folder = tmp_path_factory.mktemp("steps")
     spec = make_spec(settings)
     text = spec.model_dump_json()
     kinds = {
         "baseline": dsl.Model,
         "design_space": dsl.Dataset,
-        "factorized": dsl.Model,
         "candidate": dsl.Model,
         "report": dsl.HTML,
         "metrics": dsl.Metrics,
         "confusion": dsl.ClassificationMetrics,
     }
-    names = ["analysis", "plan", "training", "verdict", "lineage", "release"]
+    names = ["analysis", "plan", "training", "verdict", "verdicts", "lineage", "release"]
     made = {
         name: artifact(folder, name, kinds.get(name, dsl.Artifact)) for name in (*kinds, *names)
     }
@@ -89,17 +100,43 @@ def steps(settings: dict[str, object], tmp_path_factory: pytest.TempPathFactory)
         explore.python_func(
             spec=text, shard=shard, design_space=space, **some("baseline", "analysis")
         )
-    made.update({space.name: space for space in spaces})
-    decompose.python_func(
-        spec=text, shards=spaces, **some("baseline", "design_space", "plan", "factorized")
+    numbers = merge.python_func(spec=text, shards=spaces, **some("analysis", "design_space"))
+    of_plans: dict[str, list[dsl.Artifact]] = {
+        name: [artifact(folder, f"{name}{number}") for number in numbers]
+        for name in ("plan", "factorized", "candidate", "training")
+    }
+    for number in numbers:
+        own = {name: each[number] for name, each in of_plans.items()}
+        decompose.python_func(
+            spec=text,
+            number=number,
+            plan=own["plan"],
+            factorized=own["factorized"],
+            **some("baseline", "design_space"),
+        )
+        finetune.python_func(
+            spec=text,
+            factorized=own["factorized"],
+            candidate=own["candidate"],
+            training=own["training"],
+            **some("baseline"),
+        )
+    shown = some("candidate", "plan", "training", "verdict", "report", "lineage")
+    known = some("analysis", "design_space")
+    passed = validate.python_func(
+        spec=text,
+        candidates=of_plans["candidate"],
+        # Steps side by side end in any order.
+        plans=of_plans["plan"][::-1],
+        trainings=of_plans["training"][::-1],
+        **some("baseline", "verdicts", "metrics", "confusion"),
+        **known,
+        **shown,
     )
-    finetune.python_func(spec=text, **some("baseline", "factorized", "candidate", "training"))
-    given = some("candidate", "analysis", "design_space", "plan", "training")
-    judged = some("verdict", "report", "lineage")
-    measured = some("baseline", "metrics", "confusion")
-    passed = validate.python_func(spec=text, **measured, **given, **judged)
-    publish.python_func(spec=text, **given, **judged, **some("release"))
-    return Steps(spec, made, shards, passed)
+    publish.python_func(spec=text, **known, **shown, **some("release"))
+    every = [*spaces, *(each for of_plan in of_plans.values() for each in of_plan)]
+    made.update({each.name: each for each in every})
+    return Steps(spec, made, shards, numbers, passed)
 
 
 def test_analyze_fixes_the_model_and_numbers_the_shards(steps: Steps) -> None:
@@ -111,7 +148,7 @@ def test_analyze_fixes_the_model_and_numbers_the_shards(steps: Steps) -> None:
     assert len(steps.shards) == 2
 
 
-def test_the_shards_are_explored_apart_and_joined_by_decompose(steps: Steps) -> None:
+def test_the_shards_are_explored_apart_and_joined_by_merge(steps: Steps) -> None:
     parts = [DesignSpace.load(steps.path(f"space{shard}")) for shard in steps.shards]
     whole = DesignSpace.load(steps.path("design_space"))
     eligible = {layer.name for layer in Analysis.load(steps.path("analysis")).eligible()}
@@ -120,21 +157,38 @@ def test_the_shards_are_explored_apart_and_joined_by_decompose(steps: Steps) -> 
     ]
     assert set(whole.layers) == eligible
     assert len(whole.candidates) == sum(len(part.candidates) for part in parts) > 0
+    assert steps.numbers == [0, 1]
 
 
-def test_decompose_and_finetune_hand_on_the_models_that_their_records_name(steps: Steps) -> None:
-    plan = Plan.load(steps.path("plan"))
-    record = FinetuneRecord.load(steps.path("training"))
-    assert model_digest(load_model(steps.path("factorized"))) == plan.factorized_digest
-    assert record.before_digest == plan.factorized_digest
-    assert model_digest(load_model(steps.path("candidate"))) == record.after_digest
-    assert plan.after.params <= 0.8 * plan.before.params
+def test_each_plan_is_built_and_trained_apart(steps: Steps) -> None:
+    plans = [Plan.load(steps.path(f"plan{number}")) for number in steps.numbers]
+    for number, plan in enumerate(plans):
+        record = FinetuneRecord.load(steps.path(f"training{number}"))
+        factorized, candidate = (
+            load_model(steps.path(f"{name}{number}")) for name in ("factorized", "candidate")
+        )
+        assert (plan.number, plan.asked) == (number, 2)
+        assert model_digest(factorized) == plan.factorized_digest == record.before_digest
+        assert model_digest(candidate) == record.after_digest
+        assert plan.after.params <= 0.8 * plan.before.params
+    assert plans[1].after.params < plans[0].after.params
 
 
-def test_validate_writes_verdict_report_lineage_and_metrics(steps: Steps) -> None:
-    verdict = Verdict.load(steps.path("verdict"))
+def test_validate_judges_all_and_hands_on_the_smallest_that_passes(steps: Steps) -> None:
+    verdict, judged = Verdict.load(steps.path("verdict")), Verdicts.load(steps.path("verdicts"))
     assert steps.passed is verdict.passed is True
-    assert "<html" in steps.path("report").read_text(encoding="utf-8").lower()
+    assert [each.passed for each in judged.verdicts] == [False, True]
+    assert judged.verdicts[judged.picked] == verdict
+    assert Plan.load(steps.path("plan")) == Plan.load(steps.path("plan1"))
+    assert FinetuneRecord.load(steps.path("training")).after_digest == verdict.candidate_digest
+    assert model_digest(load_model(steps.path("candidate"))) == verdict.candidate_digest
+
+
+def test_validate_writes_report_lineage_and_metrics(steps: Steps) -> None:
+    verdict = Verdict.load(steps.path("verdict"))
+    report = steps.path("report").read_text(encoding="utf-8")
+    assert "<html" in report.lower()
+    assert "<h2>Plans</h2>" in report
     made = [entry["artifact"] for entry in json.loads(steps.path("lineage").read_bytes())]
     assert made == ["Analysis", "DesignSpace", "Plan", "FinetuneRecord", "Verdict"]
     metrics = steps.made["metrics"].metadata

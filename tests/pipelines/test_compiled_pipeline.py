@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.readme import STAGES
+
 COMMITTED = Path(__file__).parents[2] / "pipelines" / "compress.yaml"
 
 
@@ -40,7 +42,7 @@ def test_it_holds_no_path_of_this_machine() -> None:
 def test_the_image_can_be_named(tmp_path: Path) -> None:
     text = compiled(tmp_path, LRF_IMAGE="registry.example/team/lrf:1.2.3")
     images = re.findall(r"image: (\S+)", text)
-    assert images == ["registry.example/team/lrf:1.2.3"] * 6
+    assert images == ["registry.example/team/lrf:1.2.3"] * len(STAGES)
 
 
 @pytest.fixture(scope="module")
@@ -59,5 +61,11 @@ def test_publish_depends_on_the_verdict(tasks: dict[str, dict[str, object]]) -> 
 
 
 def test_no_step_is_cached(tasks: dict[str, dict[str, object]]) -> None:
-    stages = ("analyze", "explore", "decompose", "finetune", "validate", "publish")
-    assert all(tasks[stage]["cachingOptions"] == {} for stage in stages)
+    assert all(tasks[stage]["cachingOptions"] == {} for stage in STAGES)
+
+
+def test_all_plans_come_to_one_gate(tasks: dict[str, dict[str, object]]) -> None:
+    loops = [name for name, task in tasks.items() if "parameterIterator" in task]
+    assert len(loops) == 2
+    inputs = str(tasks["validate"]["inputs"])
+    assert inputs.count(f"'producerTask': '{loops[1]}'") == 3

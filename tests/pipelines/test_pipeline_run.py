@@ -15,6 +15,7 @@ import pytest
 import yaml
 from tiny import tiny_cnn, tiny_data, train_tiny
 
+from components.readme import STAGES
 from lrf_core.artifacts import DesignSpace, Plan, Verdict
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outputs
@@ -43,15 +44,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "goal": {"params_reduction": 0.2},
         "explore": {"samples": 64, "ranks_per_mode": 4},
         "finetune": {"epochs": 1},
-        "gate": {"max_accuracy_drop": 20.0, "latency_repeats": 3},
+        "gate": {"max_accuracy_drop": 60.0, "latency_repeats": 3},
     }
 
 
-def run_pipeline(folder: Path, settings: dict[str, Any]) -> Ended:
+def run_pipeline(folder: Path, settings: dict[str, Any], *flags: object) -> Ended:
     """In a process of its own, as a person would."""
     (folder / "spec.yaml").write_text(yaml.safe_dump(settings))
     ended = subprocess.run(
-        [sys.executable, "-m", "pipelines", "run", "spec.yaml"],
+        [sys.executable, "-m", "pipelines", "run", "spec.yaml", *map(str, flags)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -92,8 +93,9 @@ def test_a_candidate_that_passes_is_published(settings: dict[str, Any], tmp_path
     assert model_digest(published) == verdict.candidate_digest
     lineage = [entry["artifact"] for entry in json.loads(outputs.lineage.read_bytes())]
     assert lineage[-1] == "Release"
-    for stage in ("analyze", "explore", "decompose", "finetune", "validate", "publish"):
+    for stage in STAGES:
         assert f"{stage}: done in" in ended.err
+    assert not (outputs.folder / "plans").exists()
     for table in ("Layers", "Before and after", "Gate: passed"):
         assert table in ended.out
     assert "Traceback" not in ended.err
@@ -102,9 +104,34 @@ def test_a_candidate_that_passes_is_published(settings: dict[str, Any], tmp_path
 
 
 @pytest.mark.slow
-def test_a_candidate_that_fails_the_gate_is_not(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_the_smallest_plan_that_passes_is_published_though_another_fails(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    # The plan for the goal keeps nearly 80%, the other about 57%.
+    gate = {**settings["gate"], "min_params_reduction": 0.3}
+    ended = run_pipeline(tmp_path, {**settings, "gate": gate}, "--plans", 2)
+    assert ended.code == 0, ended.err
+    outputs = Outputs(tmp_path / "result")
+    verdicts = [Verdict.load(outputs.folder / "plans" / number) for number in "01"]
+    assert [verdict.passed for verdict in verdicts] == [False, True]
+    for number, verdict in enumerate(verdicts):
+        own = Outputs(outputs.folder / "plans" / str(number))
+        assert model_digest(load_model(own.candidate)) == verdict.candidate_digest
+        assert model_digest(load_model(own.factorized)) == Plan.load(own.plan).factorized_digest
+    assert (Plan.load(outputs.plan).number, Verdict.load(outputs.verdict)) == (1, verdicts[1])
+    [released] = outputs.release.glob("tiny/v-*/model.keras")
+    assert model_digest(keras.saving.load_model(released)) == verdicts[1].candidate_digest
+    assert ended.err.count("finetune: done in") == 2
+    assert "Plans" in ended.out
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.slow
+def test_no_plan_is_published_where_all_fail_the_gate(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
     gate = {**settings["gate"], "min_params_reduction": 0.99}
-    ended = run_pipeline(tmp_path, {**settings, "gate": gate})
+    ended = run_pipeline(tmp_path, {**settings, "gate": gate}, "--plans", 2)
     assert ended.code == 3, ended.err
     outputs = Outputs(tmp_path / "result")
     verdict = Verdict.load(outputs.verdict)
@@ -113,7 +140,7 @@ def test_a_candidate_that_fails_the_gate_is_not(settings: dict[str, Any], tmp_pa
     assert not outputs.release.exists()
     assert "publish:" not in ended.err
     assert "not passed" in ended.out
-    assert "params_reduction" in ended.out
+    assert "shown here" in ended.out
 
 
 def test_an_error_inside_a_step_is_one_line(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from conftest import Trained
 from tiny import tiny_cnn, tiny_data, train_tiny
 
 import lrf_core as lrf
-from lrf_core import methods
+from lrf_core import methods, stages
 from lrf_core.artifacts import DesignSpace
 from lrf_core.data import Split
 from lrf_core.errors import ArtifactError, DataError, GoalError, SpecError
@@ -184,6 +184,57 @@ def test_a_smaller_plan_is_predicted_to_lose_too_much(
     curve = fit_curve(plan.calibration.points[:-1])
     assert plan.predicted_drop == pytest.approx(curve.at(loss))
     assert plan.predicted_drop <= 4.0 < curve.at(smaller.totals_after["error"])
+
+
+def test_a_plan_is_the_same_whichever_others_are_built(
+    unsure: tuple[Trained, DesignSpace],
+) -> None:
+    trained, space = unsure
+    goal = lrf.Goal(max_accuracy_drop=1.0)
+    settings = lrf.DecomposeSpec(plans=3, minimize="error")
+    everything = (trained.model, trained.data, [space], goal)
+    prepared = stages.prepare(*everything, settings=settings)
+    together = [prepared.build(number)[0] for number in range(3)]
+    apart, model = lrf.decompose(*everything, settings=settings, plan=2)
+    assert apart.digest() == together[2].digest()
+    assert apart.factorized_digest == model_digest(model)
+    assert [(plan.number, plan.asked) for plan in together] == [(0, 3), (1, 3), (2, 3)]
+    assert [plan.lineage.settings["plan"] for plan in together] == [0, 1, 2]
+    assert len({plan.factorized_digest for plan in together}) == 3
+    alone, _ = lrf.decompose(*everything, settings=settings.model_copy(update={"plans": 1}))
+    assert alone.factorized_digest == together[0].factorized_digest
+    with pytest.raises(GoalError, match="there is no plan 3; 3 were found"):
+        prepared.build(3)
+
+
+def test_plans_are_counted_without_the_model(
+    trained: Trained, analysis: lrf.Analysis, space: DesignSpace
+) -> None:
+    goal = lrf.Goal(params_reduction=0.3)
+    settings = lrf.DecomposeSpec(plans=3, refit=False)
+    assert lrf.plan_numbers(space, analysis, goal, settings=settings) == [0, 1, 2]
+    assert lrf.plan_numbers(space, analysis, goal) == [0]
+    sizes = [
+        lrf.decompose(trained.model, trained.data, [space], goal, settings=settings, plan=number)[
+            0
+        ].after.params
+        for number in (0, 1, 2)
+    ]
+    assert sizes == sorted(set(sizes), reverse=True)
+    of_another = analysis.model_copy(update={"model_digest": "0" * 64})
+    with pytest.raises(ArtifactError, match="analyze and explore one model"):
+        lrf.plan_numbers(space, of_another, goal)
+
+
+def test_fewer_plans_than_asked_for_are_said(
+    analysis: lrf.Analysis, space: DesignSpace, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = [c for c in space.candidates if c.layer == "hidden"][:2]
+    small = space.model_copy(update={"candidates": tuple(two)})
+    settings = lrf.DecomposeSpec(plans=5)
+    numbers = lrf.plan_numbers(small, analysis, lrf.Goal(max_accuracy_drop=1.0), settings=settings)
+    assert len(numbers) <= 2
+    assert f"5 plans are asked for; there are {len(numbers)} that differ enough" in caplog.text
 
 
 def test_without_labels_the_original_stands_for_them(trained: Trained, space: DesignSpace) -> None:

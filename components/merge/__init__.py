@@ -1,0 +1,5 @@
+"""The merge component."""
+
+from components.merge.component import merge
+
+__all__ = ["merge"]

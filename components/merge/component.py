@@ -1,0 +1,47 @@
+"""Contract of the merge component."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def merge(
+    spec: str,
+    analysis: dsl.Input[dsl.Artifact],
+    shards: dsl.Input[list[dsl.Dataset]],
+    design_space: dsl.Output[dsl.Dataset],
+) -> list[int]:
+    """Join the design spaces of all shards to one, and say which plans to decompose by.
+
+    Fewer plans than the spec asks for are there only where the design space has no more that
+    differ.
+
+    Args:
+        spec: The spec as JSON, `Spec.model_dump_json()`.
+        analysis: The Analysis of the baseline.
+        shards: The design space of every shard.
+        design_space: The shards as one design space (Parquet).
+
+    Returns:
+        The plans to decompose by, numbered from 0.
+    """
+    import lrf_core as lrf
+    from components.step import step
+
+    with step("merge", spec) as asked:
+        from lrf_core.exploration.merge import merged
+        from lrf_core.stages import plan_numbers
+
+        space = merged([lrf.DesignSpace.load(part.path) for part in shards])
+        numbers = plan_numbers(
+            space,
+            lrf.Analysis.load(analysis.path),
+            asked.effective_goal(),
+            settings=asked.effective_decompose(),
+        )
+        space.save(design_space.path)
+        design_space.metadata.update(
+            layers=len(space.layers), candidates=len(space.candidates), plans=len(numbers)
+        )
+        return numbers
