@@ -34,6 +34,7 @@ from lrf_core.commands.options import (
     SpecOption,
     ToOption,
     WeightsOption,
+    WorkersOption,
     cache_setting,
     goal_settings,
     split_names,
@@ -64,6 +65,7 @@ def compress(
     policy: PolicyOption = None,
     minimize: MinimizeOption = None,
     epochs: EpochsOption = None,
+    workers: WorkersOption = None,
     to: ToOption = None,
     name: NameOption = None,
     cache: CacheOption = None,
@@ -116,7 +118,7 @@ def compress(
             "latency": latency,
         },
         decompose={"policy": policy, "minimize": minimize},
-        finetune={"epochs": epochs},
+        finetune={"epochs": epochs, "workers": workers},
         publish={"to": to, "name": name},
     )
     asked, _ = asked_for(spec, settings)

@@ -19,6 +19,7 @@ from lrf_core.commands.options import (
     SpecOption,
     ToOption,
     WeightsOption,
+    WorkersOption,
 )
 from lrf_core.outputs import Outputs
 from lrf_core.spec import make_spec
@@ -31,6 +32,7 @@ def finetune(
     spec: SpecOption = None,
     out: OutOption = None,
     epochs: EpochsOption = None,
+    workers: WorkersOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,13 +44,19 @@ def finetune(
     Examples:
       lrf finetune model.keras --data digits.npz --out out
       lrf finetune model.keras --data digits.npz --out out --epochs 5
+      lrf finetune model.keras --data images/ --out out --workers 4
     """
     from lrf_core.models.load import load_model, save_model
     from lrf_core.report.tables import curve_table
     from lrf_core.stages import finetune as finetune_stage
 
     settings = dict[str, Any](
-        model=model, weights=weights, data=data, out=out, seed=seed, finetune={"epochs": epochs}
+        model=model,
+        weights=weights,
+        data=data,
+        out=out,
+        seed=seed,
+        finetune={"epochs": epochs, "workers": workers},
     )
     asked, outputs = asked_for(spec, settings)
     teacher, samples = inputs_of(asked)

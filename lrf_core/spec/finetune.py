@@ -75,6 +75,12 @@ class FinetuneSpec(Section):
     checkpoint_seconds: float = Field(
         60.0, ge=0.0, description="Seconds between two checkpoints, at least."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that train together, on Keras' JAX backend (needs lrf[jax]), each "
+        "on its part of every batch.",
+    )
 
     def decisive(self) -> dict[str, Any]:
         """What decides the result: not where and how often the state is kept."""
