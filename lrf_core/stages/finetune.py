@@ -55,7 +55,8 @@ def finetune(
     goes on from there, and ends after the same number of steps.
 
     With `settings.workers` above 1, that many other processes train on Keras' JAX backend, each on
-    its part of every batch. They read the data again from its source.
+    its part of every batch: here, or on a cluster as `settings.trainjob` says. They read the data
+    again from its source.
 
     Args:
         model: factorized; answers (batch, classes), as logits or as probabilities.

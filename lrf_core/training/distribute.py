@@ -1,8 +1,10 @@
-"""Fine-tune by several workers on this machine."""
+"""Fine-tune by several workers: on this machine, or as a TrainJob on a cluster."""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +19,7 @@ from lrf_core.spec import FinetuneSpec
 from lrf_core.training.job import Job, read_result
 from lrf_core.training.launch import free_address, run_workers
 
+_logger = logging.getLogger("lrf")
 _MODULE = "lrf_core.training.worker"
 
 
@@ -40,6 +43,10 @@ def finetune_by_workers(
         LrfError: see `stages.finetune`.
     """
     job = Job.of(model, teacher, data, settings, seed, compiled)
+    if settings.trainjob is not None:
+        from lrf_core.training.cluster import run_on_cluster
+
+        return run_on_cluster(job, model, teacher, settings.trainjob)
     _check_jax(settings.workers)
     with tempfile.TemporaryDirectory(prefix="lrf-workers-") as folder:
         job.write(Path(folder), model, teacher)
@@ -67,3 +74,5 @@ def _advice(error: WorkerError, settings: FinetuneSpec) -> str:
 def _check_jax(workers: int) -> None:
     if importlib.util.find_spec("jax") is None:
         raise SpecError(f"finetune.workers: {workers} needs jax; pip install 'lrf[jax]'")
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        _logger.info("finetune.trainjob is not set: %d workers are processes of this pod", workers)
