@@ -61,3 +61,11 @@ class SpliceError(LrfError):
 
 class ExportError(LrfError):
     """The model cannot be converted to, or run in, the runtime that is to serve it."""
+
+
+class WorkerError(LrfError):
+    """A worker of fine-tuning failed; where it said why, these are its message and exit code."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_FAILURE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -52,7 +52,14 @@ def track(items: Collection[_Item], description: str) -> Iterator[_Item]:
 @contextmanager
 def shown() -> Iterator[None]:
     """Show progress on standard error: bars on a terminal, else a line every few seconds."""
-    token = _display.set(_bars if sys.stderr.isatty() else _lines)
+    with shown_by(_bars if sys.stderr.isatty() else _lines):
+        yield
+
+
+@contextmanager
+def shown_by(display: Display) -> Iterator[None]:
+    """While open, work is reported to this display."""
+    token = _display.set(display)
     try:
         yield
     finally:

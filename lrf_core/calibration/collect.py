@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from lrf_core.artifacts import LayerRecord
@@ -27,6 +26,7 @@ from lrf_core.calibration.second_moment import SecondMoment
 from lrf_core.calibration.tap import survey, tapped
 from lrf_core.data import Split
 from lrf_core.errors import DataError
+from lrf_core.lazy_tensorflow import tf
 from lrf_core.methods import Moments
 from lrf_core.methods.moments import LARGEST_DOUBLE, is_root
 from lrf_core.models.precision import in_float32

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
+
+from lrf_core.lazy_tensorflow import tf
 
 # Rows summed into a second moment, at least, and per input value: more change it no more.
 SUMMED_ROWS = 32768

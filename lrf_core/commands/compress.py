@@ -37,6 +37,7 @@ from lrf_core.commands.options import (
     SpecOption,
     ToOption,
     WeightsOption,
+    WorkersOption,
     cache_setting,
     goal_settings,
     split_names,
@@ -69,6 +70,7 @@ def compress(
     minimize: MinimizeOption = None,
     plans: PlansOption = None,
     epochs: EpochsOption = None,
+    workers: WorkersOption = None,
     to: ToOption = None,
     name: NameOption = None,
     cache: CacheOption = None,
@@ -125,7 +127,7 @@ def compress(
             "latency": latency,
         },
         decompose={"policy": policy, "minimize": minimize, "plans": plans},
-        finetune={"epochs": epochs},
+        finetune={"epochs": epochs, "workers": workers},
         publish={"to": to, "name": name},
     )
     asked, _ = asked_for(spec, settings)

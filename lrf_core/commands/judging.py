@@ -22,6 +22,7 @@ from lrf_core.commands.options import (
     SpecOption,
     ToOption,
     WeightsOption,
+    WorkersOption,
     split_names,
 )
 from lrf_core.errors import SpecError
@@ -36,6 +37,7 @@ def finetune(
     spec: SpecOption = None,
     out: OutOption = None,
     epochs: EpochsOption = None,
+    workers: WorkersOption = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,6 +51,7 @@ def finetune(
     Examples:
       lrf finetune model.keras --data digits.npz --out out
       lrf finetune model.keras --data digits.npz --out out --epochs 5
+      lrf finetune model.keras --data images/ --out out --workers 4
     """
     from rich.console import Group
 
@@ -58,7 +61,12 @@ def finetune(
     from lrf_core.stages import finetune as finetune_stage
 
     settings = dict[str, Any](
-        model=model, weights=weights, data=data, out=out, seed=seed, finetune={"epochs": epochs}
+        model=model,
+        weights=weights,
+        data=data,
+        out=out,
+        seed=seed,
+        finetune={"epochs": epochs, "workers": workers},
     )
     asked, outputs = asked_for(spec, settings)
     teacher, samples = inputs_of(asked)

@@ -100,6 +100,10 @@ PlansOption = Annotated[
 EpochsOption = Annotated[
     int | None, typer.Option(help="Epochs of fine-tuning; 0 skips it.  [default: 3]")
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(help="Processes that fine-tune together (needs lrf[jax]).  [default: 1]"),
+]
 ToOption = Annotated[
     str | None, typer.Option(help="file:///dir or s3://bucket/prefix.  [default: OUT/release]")
 ]

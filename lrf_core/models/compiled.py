@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrf_core.artifacts import MODEL_FILE
+from lrf_core.errors import ModelError
 
 _logger = logging.getLogger("lrf")
 Array = npt.NDArray[Any]
@@ -43,6 +44,13 @@ class Compiled:
     def sparse(self) -> bool:
         """Whether the loss takes class ids, not one-hot labels."""
         return not self.name or "sparse" in self.name
+
+    def config(self) -> dict[str, Any] | None:
+        """Loss and metrics as JSON, for `compiled_from`; None where there is no loss."""
+        if self.loss is None:
+            return None
+        metrics = [_as_json(metric, keras.metrics) for metric in self.metrics]
+        return {"loss": _as_json(self.loss, keras.losses), "metrics": metrics}
 
     def losses(self, labels: Any, answers: Any) -> Any:
         """The loss, sample by sample `(n,)`.
@@ -105,6 +113,32 @@ def compiled_in(source: str | Path) -> Compiled:
         reason = " ".join(str(error).split())[:200]
         _logger.warning("%s: its own loss is not used, cross-entropy is: %s", path, reason)
         return Compiled()
+
+
+def compiled_from(config: Mapping[str, Any] | None) -> Compiled:
+    """What `Compiled.config` wrote in another process.
+
+    Raises:
+        ModelError: a loss or metric that is not from Keras, and not registered here.
+    """
+    if config is None:
+        return Compiled()
+    try:
+        return _compiled(keras.losses.get(_known(config["loss"])), _known(config["metrics"]))
+    except (ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"workers cannot make the loss or the metrics of the model: {reason}; use those of "
+            "Keras, or one worker"
+        ) from None
+
+
+def _as_json(part: Any, module: Any) -> Any:
+    """A loss or metric for `keras.losses.get` or `keras.metrics.get`; Keras' functions by name."""
+    if not callable(part):
+        return part
+    name = getattr(part, "__name__", None)
+    return name if name and getattr(module, name, None) is part else module.serialize(part)
 
 
 def _compiled(loss: Any, metrics: Any) -> Compiled:

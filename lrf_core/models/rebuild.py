@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import Any
 
 import keras
+import numpy as np
 
 from lrf_core.errors import ModelError
 from lrf_core.models.trace import is_graph
@@ -151,11 +152,16 @@ def carry_state(original: keras.Layer, copied: keras.Layer) -> None:
     for before, after in pairs:
         variables: dict[str, Any] = {}
         before.save_own_variables(variables)
-        after.load_own_variables(variables)
+        # Copies: on JAX, training frees the arrays that it begins with.
+        after.load_own_variables({name: _copy(value) for name, value in variables.items()})
         if hasattr(before, "save_assets"):
             with tempfile.TemporaryDirectory(prefix="lrf-assets-") as folder:
                 before.save_assets(folder)
                 after.load_assets(folder)
+
+
+def _copy(value: Any) -> Any:
+    return np.array(keras.ops.convert_to_numpy(value))
 
 
 def _own_objects(layer: keras.Layer) -> dict[str, Any]:

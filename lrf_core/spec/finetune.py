@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lrf_core.named_function import PATTERN
 from lrf_core.spec.section import Section
+from lrf_core.spec.trainjob import TrainJobSpec
 
 
 class FinetuneSpec(Section):
@@ -75,7 +76,17 @@ class FinetuneSpec(Section):
     checkpoint_seconds: float = Field(
         60.0, ge=0.0, description="Seconds between two checkpoints, at least."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that train together, on Keras' JAX backend (needs lrf[jax]), each "
+        "on its part of every batch. On this machine, unless trainjob is set.",
+    )
+    trainjob: TrainJobSpec | None = Field(
+        None, description="Several workers run as a Kubeflow Trainer job, one in each pod."
+    )
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the result: not where and how often the state is kept."""
-        return self.model_dump(mode="json", exclude={"checkpoint", "checkpoint_seconds"})
+        """What decides the result: not where it is trained, and the state is kept, or how often."""
+        where = {"checkpoint", "checkpoint_seconds", "trainjob"}
+        return self.model_dump(mode="json", exclude=where)

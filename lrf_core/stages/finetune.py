@@ -19,6 +19,7 @@ from lrf_core.training.augment import augmentation
 from lrf_core.training.batch_norm import normalizations, recalibrate
 from lrf_core.training.batches import Batches
 from lrf_core.training.checkpoint import Checkpoints, Progress, State, open_checkpoints, values_of
+from lrf_core.training.distribute import finetune_by_workers
 from lrf_core.training.held_out import HeldOut, teacher_answers
 from lrf_core.training.learner import make_learner
 from lrf_core.training.loop import Limits, train
@@ -53,13 +54,17 @@ def finetune(
     With `settings.checkpoint` the state is kept there now and then: killed and called again, it
     goes on from there, and ends after the same number of steps.
 
+    With `settings.workers` above 1, that many other processes train on Keras' JAX backend, each on
+    its part of every batch: here, or on a cluster as `settings.trainjob` says. They read the data
+    again from its source.
+
     Args:
         model: factorized; answers (batch, classes), as logits or as probabilities.
         teacher: the original model, with the same inputs and classes.
         data: only its training part is used.
         compiled: whose loss takes the place of cross-entropy, and whose metrics are recorded;
             default: what the teacher is compiled with.
-        workers: where several processes train together: all call this alike, and get the same.
+        workers: set in such a process: all of them call this alike, and get the same.
 
     Returns:
         The trained copy, not compiled, and the record of its training.
@@ -69,11 +74,17 @@ def finetune(
             augmentation fails.
         ModelError: the models do not fit each other, answer with NaN, or nothing is trainable.
         StorageError: the place for checkpoints cannot be used.
+        SpecError: several workers are asked for without jax, or more than a batch has samples.
+        WorkerError: a worker ended before its time.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2.
     """
     compiled = compiled_of(teacher) if compiled is None else compiled
+    if settings.workers > workers.count:
+        return finetune_by_workers(
+            model, teacher, data, settings=settings, seed=seed, compiled=compiled
+        )
     model, teacher = as_graph(model), as_graph(teacher)
     _check_pair(model, teacher)
     training, held_out = _divided(data.train, settings, seed)
@@ -95,7 +106,13 @@ def finetune(
     student = splice(model, {})
     objective = _objective(student, held_out, settings, compiled)
     judged = HeldOut.of(
-        student, teacher, held_out, objective, compiled, settings.batch_size or held_out.count
+        student,
+        teacher,
+        held_out,
+        objective,
+        compiled,
+        settings.batch_size or held_out.count,
+        workers,
     )
     state = checkpoints.load() or _untrained(judged, settings)
     if not state.progress.done:

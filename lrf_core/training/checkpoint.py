@@ -142,8 +142,8 @@ def open_checkpoints(
 
 
 def values_of(variables: Sequence[Any]) -> list[Array]:
-    """The values of Keras variables, as arrays that a file can hold."""
-    found = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    """Copies of the values of Keras variables, as arrays that a file can hold."""
+    found = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
     # NumPy knows no bfloat16.
     return [value.astype(np.float32) if value.dtype.kind == "V" else value for value in found]
 

@@ -17,6 +17,7 @@ from lrf_core.models.load import is_probability
 from lrf_core.progress import Advance, work
 from lrf_core.training.learner import jit
 from lrf_core.training.objective import Objective, as_logits, mean
+from lrf_core.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class HeldOut:
         view: of the student, with the same weights, compiled to predict.
         teacher_logits: `(count, classes)`.
         teacher_probabilities: whether the teacher answers with these, rather than logits.
+        workers: that judge alike, by the answers of the one that leads.
     """
 
     student: keras.Model
@@ -38,6 +40,7 @@ class HeldOut:
     objective: Objective
     compiled: Compiled
     batch_size: int
+    workers: Workers
 
     @classmethod
     def of(
@@ -48,9 +51,11 @@ class HeldOut:
         objective: Objective,
         compiled: Compiled,
         batch_size: int,
+        workers: Workers,
     ) -> HeldOut:
         """Ask the teacher. Raises ModelError: it answers NaN."""
         answers = teacher_answers(teacher, samples, batch_size, "Teacher on held-out share")
+        answers = workers.agreed(answers)
         return cls(
             student=student,
             view=_predicting(student),
@@ -60,6 +65,7 @@ class HeldOut:
             objective=objective,
             compiled=compiled,
             batch_size=batch_size,
+            workers=workers,
         )
 
     def record(self, epoch: int, loss: float | None) -> EpochRecord:
@@ -69,6 +75,7 @@ class HeldOut:
             FloatingPointError: the answers are not finite.
         """
         answers = _answers(self.view, self.samples, self.batch_size, _unreported)
+        answers = self.workers.agreed(answers)
         labels = self.labels
         held_loss = mean(self.objective.of_answers(labels, self.teacher_logits, answers))
         if not (np.isfinite(answers).all() and math.isfinite(held_loss)):

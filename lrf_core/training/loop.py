@@ -66,9 +66,12 @@ def train(
     Returns:
         The state at the end; `best` are the weights to use. The learner's are the last ones.
     """
+    with batches.workers.distributed():
+        # Otherwise the first step would begin with fresh momenta, and `fit` would build loss and
+        # optimizer by the first batch of its data: on JAX, that one is not trained on then, and
+        # others come twice.
+        learner.trainer._symbolic_build(data_batch=batches.epoch(1)[0])
     if state.learner:
-        # Built first: otherwise the first step would begin with fresh momenta.
-        learner.optimizer.build(learner.trainer.trainable_variables)
         assign(learner.model.variables, state.learner)
         assign(learner.optimizer.variables, state.optimizer)
     session = _Session(learner, batches, state, settings, limits, checkpoints)

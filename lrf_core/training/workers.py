@@ -1,4 +1,4 @@
-"""Training by several processes at once, each with its part of every batch."""
+"""Several processes that train one model together, each on its part of every batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from lrf_core.data.split import Array
 
@@ -38,3 +39,15 @@ class Workers:
             auto_shard_dataset=False
         ).scope()
         return scope
+
+    def agreed(self, values: Array) -> Array:
+        """What the worker that leads passes here; all call it, with arrays of one shape and type.
+
+        Machines of several kinds round differently. A worker that decided by its own numbers to
+        stop would leave the others waiting for it.
+        """
+        if self.count == 1:
+            return values
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.broadcast_one_to_all(values))
