@@ -24,7 +24,7 @@ class FinetuneSpec(Section):
     learning_rate: float | None = Field(
         None,
         gt=0.0,
-        description="Peak of the warm-up and cosine schedule (AdamW). Default: 1e-3 for batches of "
+        description="Peak of the warm-up and cosine schedule (AdamW). Default: 5e-4 for batches of "
         "128, less for smaller ones by the square root.",
     )
     weight_decay: float = Field(

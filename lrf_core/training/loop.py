@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ class _Session:
                     callbacks=[watch],
                 )
         why = watch.stopped or self._judged(judge, epoch)
-        waited = epoch - self.state.progress.best_epoch
+        waited = _waited(self.state.progress.curve)
         if why:
             _logger.warning(
                 "fine-tuning stopped in epoch %d of %d: %s; the weights of epoch %d are used",
@@ -156,6 +156,16 @@ class _Session:
         if self.limits.diverged(record.validation_loss, before.curve[0].validation_loss):
             return f"it diverged: the held-out loss is twice that of guessing. {_ADVICE}"
         return ""
+
+
+def _waited(curve: Sequence[EpochRecord]) -> int:
+    """Epochs since the least held-out loss of training.
+
+    The state before does not count: a high learning rate makes a good start worse at first.
+    """
+    trained = curve[1:]
+    best = min(trained, key=lambda point: point.validation_loss, default=curve[0])
+    return curve[-1].epoch - best.epoch
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]

@@ -16,7 +16,7 @@ _STEPS_PER_EPOCH = 100
 _BATCHES = (16, 128)
 # Numbers in the samples of one batch, at most: their feature maps are kept for the backward pass.
 _VALUES_PER_BATCH = 2**23
-_LEARNING_RATE = 1e-3  # of batches of 128
+_LEARNING_RATE = 5e-4  # of batches of 128; of factors that are a good start already
 _LEAST_PATIENCE = 3
 
 

@@ -192,15 +192,16 @@ def test_training_that_diverges_stops_and_keeps_the_best(
     assert accuracy(kept, data.test) >= accuracy(teacher, data.test) - 3
 
 
-def test_training_that_gains_nothing_any_more_stops_early(made) -> None:
+def test_training_that_gains_nothing_any_more_stops_early(made) -> None:  # type: ignore[no-untyped-def]
     teacher, _, data = made
-    settings = SETTINGS.model_copy(update={"learning_rate": 1e-9, "epochs": 9, "patience": 2})
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e-9, "epochs": 30, "patience": 2})
     same, record = finetune(
         teacher, teacher, data, settings=settings.model_copy(update={"recalibrate": False})
     )
-    last = record.curve[-1].epoch
-    assert last - record.best_epoch == 2 or last == 9
-    assert ("no lower held-out loss for 2 epochs" in record.stopped) == (last < 9)
+    trained = record.curve[1:]
+    best = min(trained, key=lambda point: point.validation_loss)
+    assert trained[-1].epoch - best.epoch == 2 < trained[-1].epoch < 30
+    assert record.stopped == "no lower held-out loss for 2 epochs"
     assert accuracy(same, data.test) == pytest.approx(accuracy(teacher, data.test), abs=1)
 
 

@@ -328,9 +328,11 @@ def test_workers_divide_the_processors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_process_that_started_it(tmp_path: Path, ended_by: int) -> None:
     launcher = (
-        "import json, sys\n"
+        "import json, signal, sys\n"
         "from pathlib import Path\n"
         "from lrf_core.training.launch import run_workers\n"
+        # Whoever runs the tests in the background ignores it, and so would what they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "run_workers(json.loads(sys.argv[1]), Path(sys.argv[2]))"
     )
     commands = json.dumps(scripts(tmp_path, WAITING, WAITING))
