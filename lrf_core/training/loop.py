@@ -75,8 +75,9 @@ def train(
         assign(learner.model.variables, state.learner)
         assign(learner.optimizer.variables, state.optimizer)
     session = _Session(learner, batches, state, settings, limits, checkpoints)
-    with work("Fine-tuning", settings.epochs * batches.per_epoch) as advance:
-        advance(state.progress.steps)
+    # Steps of an earlier run left out: they would make the time left look short.
+    left = settings.epochs * batches.per_epoch - state.progress.steps
+    with work("Fine-tuning", left) as advance:
         while not state.progress.done:
             session.run_epoch(judge, advance)
     state.learner, state.optimizer = [], []
