@@ -106,7 +106,7 @@ def predicted(plan: Plan, verdict: Verdict) -> str:
 
 def trained(record: FinetuneRecord) -> str:
     """How the model was trained, and why that ended early if it did."""
-    said = f"batches of {record.batch_size}, learning rate {record.learning_rate:.2g}"
+    said = f"trained in batches of {record.batch_size}, learning rate {record.learning_rate:.2g}"
     if record.recalibrated:
         said += ", statistics of batch normalization estimated again"
     return f"{said}; stopped: {record.stopped}" if record.stopped else said
