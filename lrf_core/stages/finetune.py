@@ -114,7 +114,10 @@ def finetune(
         settings.batch_size or held_out.count,
         workers,
     )
-    state = checkpoints.load() or _untrained(judged, settings)
+    kept = checkpoints.load()
+    if kept and not kept.progress.done:
+        _logger.info("fine-tuning goes on after step %d", kept.progress.steps)
+    state = kept or _untrained(judged, settings)
     if not state.progress.done:
         state = _train(judged, teacher, training, settings, seed, state, checkpoints, workers)
     student.set_weights(state.best)

@@ -228,7 +228,8 @@ def test_a_teacher_that_answers_in_each_step_teaches_too(made, changes) -> None:
     settings = SETTINGS.model_copy(update=changes)
     trained, record = finetune(student, teacher, data, settings=settings)
     assert record.best_epoch > 0
-    assert accuracy(trained, data.test) > accuracy(student, data.test) + 15
+    # Mirrored, some of these classes look like others: there is less to be learnt.
+    assert accuracy(trained, data.test) > accuracy(student, data.test) + 5
 
 
 def test_the_loss_and_metrics_of_the_compiled_model_are_used(made) -> None:

@@ -148,8 +148,8 @@ def test_training_goes_on_after_a_worker_was_killed(problem, by_two, tmp_path: P
     again: list[int] = []
     with watched(again):
         trained, record = finetune(*arguments, settings=settings)
-    assert again[0] >= BATCHES // 2 - 1  # not from the beginning
-    assert again[-1] == record.steps == BATCHES
+    assert again[-1] <= BATCHES - (BATCHES // 2 - 1)  # not from the beginning
+    assert record.steps == BATCHES
     assert model_digest(trained) == record.after_digest
     losses = [[point.validation_loss for point in each.curve] for each in (record, by_two[1])]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
