@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,13 +42,13 @@ from lrf_core.methods.base import (
     Moments,
     Ranks,
     Sweep,
-    carried_over,
     first_or_middle,
     last,
     lower_factor,
     pointwise,
     rank_grid,
 )
+from lrf_core.methods.cp_chain import depthwise, depthwise_3d
 from lrf_core.methods.kept import Kept
 
 # Ranks that build on each other: in steps of this share of the highest, and wider ones from where
@@ -144,10 +143,13 @@ class CpForm(Form):
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         (rank,) = ranks
-        middle = _depthwise_3d if len(layer.kernel_size) == 3 else _depthwise
+        if len(layer.kernel_size) == 3:
+            middle = depthwise_3d(layer, self.axes, self.geometry.calls[0], rank)
+        else:
+            middle = depthwise(layer, self.axes)
         return [
             pointwise(layer, rank, first_or_middle(layer, "cp_in").items()),
-            *middle(layer, self, rank),
+            *middle,
             pointwise(layer, layer.filters, last(layer, "cp_out").items()),
         ]
 
@@ -347,79 +349,6 @@ def _leading(tensor: Matrix, axis: int) -> Matrix:
     missed = np.cumsum(values)
     kept = int(np.sum(missed > _CORE_TAIL / 2 * missed[-1]))
     return np.asarray(vectors[:, len(values) - max(kept, 1) :])
-
-
-def _depthwise_settings(layer: keras.Layer, axes: tuple[int, ...]) -> dict[str, object]:
-    settings = carried_over(layer, "cp_axis" + "_".join(str(axis) for axis in axes))
-    settings["depthwise_regularizer"] = settings.pop("kernel_regularizer")
-    return {**settings, "use_bias": False}
-
-
-def _depthwise(layer: keras.Layer, form: CpForm, rank: int) -> Iterator[keras.Layer]:
-    """Depthwise convolutions of a Conv1D or Conv2D, one for each group of axes."""
-    kind = (
-        keras.layers.DepthwiseConv1D
-        if len(layer.kernel_size) == 1
-        else keras.layers.DepthwiseConv2D
-    )
-    padding = layer.padding
-    if padding == "causal":
-        # The convolution before has no bias: zeros here are zeros in its input.
-        before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
-        yield keras.layers.ZeroPadding1D(
-            (before, 0), data_format=layer.data_format, name=f"{layer.name}_cp_causal"
-        )
-        padding = "valid"
-    for axes in form.axes:
-
-        def along(values: tuple[int, ...], axes: tuple[int, ...] = axes) -> tuple[int, ...]:
-            return tuple(value if axis in axes else 1 for axis, value in enumerate(values))
-
-        yield kind(
-            along(layer.kernel_size),
-            strides=along(layer.strides),
-            dilation_rate=along(layer.dilation_rate),
-            padding=padding,
-            data_format=layer.data_format,
-            **_depthwise_settings(layer, axes),
-        )
-
-
-def _depthwise_3d(layer: keras.Layer, form: CpForm, rank: int) -> Iterator[keras.Layer]:
-    """Channelwise convolution of a volume, one axis at a time, the others folded into one."""
-    layers = keras.layers
-    call = form.geometry.calls[0]
-    sizes = list(call.inputs)
-    first = layer.data_format == "channels_first"
-    if first:
-        yield layers.Permute((2, 3, 4, 1))
-    for (axis,) in form.axes:
-        middle = axis == 1
-        if middle:
-            yield layers.Permute((2, 1, 3, 4))
-            sizes[0], sizes[1] = sizes[1], sizes[0]
-        here = 2 if axis == 2 else 0
-        folded = (sizes[0] * sizes[1], sizes[2]) if here else (sizes[0], sizes[1] * sizes[2])
-        yield layers.Reshape((*folded, rank))
-
-        def along(value: int, here: int = here) -> tuple[int, int]:
-            return (1, value) if here else (value, 1)
-
-        yield layers.DepthwiseConv2D(
-            along(layer.kernel_size[axis]),
-            strides=along(layer.strides[axis]),
-            dilation_rate=along(layer.dilation_rate[axis]),
-            padding=layer.padding,
-            data_format="channels_last",
-            **_depthwise_settings(layer, (axis,)),
-        )
-        sizes[here] = call.outputs[axis]
-        yield layers.Reshape((*sizes, rank))
-        if middle:
-            yield layers.Permute((2, 1, 3, 4))
-            sizes[0], sizes[1] = sizes[1], sizes[0]
-    if first:
-        yield layers.Permute((4, 1, 2, 3))
 
 
 def _forms(geometry: Geometry) -> list[Form]:
