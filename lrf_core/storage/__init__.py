@@ -11,6 +11,7 @@ from lrf_core.storage.base import (
     MissingObjectError,
     ObjectInfo,
     Store,
+    Stored,
     check_key,
     sha256_of,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "MissingObjectError",
     "ObjectInfo",
     "Store",
+    "Stored",
     "check_key",
     "open_store",
     "sha256_of",

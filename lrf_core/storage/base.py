@@ -36,6 +36,14 @@ class ObjectInfo:
     sha256: str | None
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Content, and a tag that changes with every write: what `Store.replace` compares."""
+
+    content: bytes
+    tag: str
+
+
 class Store(Protocol):
     """Objects under keys such as "resnet20/v-1f3a/model.keras".
 
@@ -73,6 +81,28 @@ class Store(Protocol):
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
         """Write unless the key exists; of several writers at once exactly one gets True."""
+
+    def read(self, key: str) -> Stored | None:
+        """The content to be replaced, and its tag; None when the key does not exist."""
+
+    def replace(self, key: str, content: bytes, tag: str | None) -> bool:
+        """Compare and swap: write if nothing was written since `read` gave this tag.
+
+        Args:
+            tag: None where the key must not exist yet.
+
+        Returns:
+            Whether it was written; of several writers with one tag exactly one gets True.
+        """
+
+    def copy(self, source: str, target: str) -> None:
+        """Write what is under `source` under `target` too, in place of what may be there.
+
+        The store does it: no bytes pass through this process.
+
+        Raises:
+            MissingObjectError: nothing under `source`.
+        """
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """All keys that start with `prefix`, in no particular order."""

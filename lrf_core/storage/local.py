@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from lrf_core.storage.base import (
     DamagedObjectError,
     MissingObjectError,
     ObjectInfo,
+    Stored,
     check_digest,
     check_key,
     check_prefix,
@@ -83,6 +87,30 @@ class LocalStore:
     def put_if_absent(self, key: str, content: bytes) -> bool:
         return self._write(key, lambda temporary: temporary.write_bytes(content), _link)
 
+    def read(self, key: str) -> Stored | None:
+        try:
+            content = self.get(key)
+        except MissingObjectError:
+            return None
+        return Stored(content, hashlib.sha256(content).hexdigest())
+
+    def replace(self, key: str, content: bytes, tag: str | None) -> bool:
+        if tag is None:
+            return self.put_if_absent(key, content)
+        path = self._path(key)
+        with _locked(path):
+            stored = self.read(key)
+            if stored is None or stored.tag != tag:
+                return False
+            self.put(key, content)
+        return True
+
+    def copy(self, source: str, target: str) -> None:
+        path = self._path(source)
+        if not path.is_file():
+            raise MissingObjectError(f"nothing at {path}; check the key")
+        self._write(target, lambda temporary: shutil.copyfile(path, temporary), _move)
+
     def list(self, prefix: str = "") -> Iterator[str]:
         folder = self.root / check_prefix(prefix).rpartition("/")[0]
         for parent, _, names in os.walk(folder, onerror=_unlistable):
@@ -129,6 +157,18 @@ class LocalStore:
             return placed
         except OSError as error:
             raise _unwritable(path, error) from None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One holder at a time, over all processes; a process that dies lets go."""
+    lock = path.with_name(f"{TEMPORARY}lock-{path.name}")
+    try:
+        with lock.open("ab") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def _move(temporary: Path, path: Path) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import certifi
 import urllib3
 from minio import Minio
+from minio.commonconfig import CopySource
 from minio.credentials.providers import (
     AWSConfigProvider,
     ChainedProvider,
@@ -37,6 +38,7 @@ from lrf_core.storage.base import (
     DamagedObjectError,
     MissingObjectError,
     ObjectInfo,
+    Stored,
     check_digest,
     check_key,
     check_prefix,
@@ -165,17 +167,28 @@ class S3Store:
         return given
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
+        return self._put_on_condition(key, content, {"If-None-Match": "*"})
+
+    def read(self, key: str) -> Stored | None:
         name = self._name(key)
-        headers = {"If-None-Match": "*", **_metadata(content)}
-        with self._explained(key):
-            try:
-                # The public put_object would turn this header into metadata.
-                self.client._put_object(self.bucket, name, content, headers)
-            except S3Error as error:
-                if error.code == "PreconditionFailed":
-                    return False
-                raise
-        return True
+        try:
+            with self._explained(key), self._reading(name) as response:
+                content = response.read()
+                found = hashlib.sha256(content).hexdigest()
+                check_digest(self.url(key), found, _recorded(response.headers))
+                return Stored(content, response.headers["etag"])
+        except MissingObjectError:
+            return None
+
+    def replace(self, key: str, content: bytes, tag: str | None) -> bool:
+        condition = {"If-None-Match": "*"} if tag is None else {"If-Match": tag}
+        return self._put_on_condition(key, content, condition)
+
+    def copy(self, source: str, target: str) -> None:
+        with self._explained(source):
+            self.client.copy_object(
+                self.bucket, self._name(target), CopySource(self.bucket, self._name(source))
+            )
 
     def list(self, prefix: str = "") -> Iterator[str]:
         start = f"{self.prefix}/" if self.prefix else ""
@@ -207,6 +220,21 @@ class S3Store:
     def url(self, key: str = "") -> str:
         parts = (self.bucket, self.prefix, check_key(key) if key else "")
         return "s3://" + "/".join(part for part in parts if part)
+
+    def _put_on_condition(self, key: str, content: bytes, condition: dict[str, str]) -> bool:
+        name = self._name(key)
+        with self._explained(key):
+            try:
+                # The public put_object would turn these headers into metadata.
+                self.client._put_object(
+                    self.bucket, name, content, {**condition, **_metadata(content)}
+                )
+            except S3Error as error:
+                # A key to match that is gone is "missing" to some servers.
+                if error.code == "PreconditionFailed" or error.code in _MISSING:
+                    return False
+                raise
+        return True
 
     def _name(self, key: str) -> str:
         return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)

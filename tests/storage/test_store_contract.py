@@ -145,6 +145,54 @@ def test_list_gives_the_keys_below_a_prefix(store: Store) -> None:
     assert list(store.list("nothing/here/")) == []
 
 
+def test_replace_writes_what_nobody_else_has_written_since(store: Store) -> None:
+    assert store.read("index.json") is None
+    assert store.replace("index.json", b"first", None) is True
+    assert store.replace("index.json", b"another first", None) is False
+    first = store.read("index.json")
+    assert first is not None
+    assert first.content == b"first"
+
+    assert store.replace("index.json", b"second", first.tag) is True
+    assert store.replace("index.json", b"too late", first.tag) is False
+    assert store.get("index.json") == b"second"
+    assert list(store.list()) == ["index.json"]
+
+    store.delete("index.json")
+    assert store.replace("index.json", b"gone", first.tag) is False
+
+
+def test_of_many_that_replace_at_once_none_is_lost(store: Store) -> None:
+    def add(number: int) -> None:
+        while True:
+            stored = store.read("log")
+            content = (stored.content if stored else b"") + f"{number},".encode()
+            if store.replace("log", content, stored.tag if stored else None):
+                return
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(24)))
+
+    assert sorted(store.get("log").split(b",")[:-1], key=int) == [b"%d" % i for i in range(24)]
+
+
+def test_copy_gives_the_same_object_under_another_key(store: Store, tmp_path: Path) -> None:
+    content = bytes(range(256)) * (12 << 12)
+    (tmp_path / "large").write_bytes(content)
+    store.put("small", b"s")
+    store.put_file("blobs/large", tmp_path / "large")
+    store.put("v-1/small", b"in place of this")
+    store.copy("small", "v-1/small")
+    store.copy("blobs/large", "v-1/model.keras")
+    store.delete("blobs/large")
+
+    assert store.get("v-1/small") == b"s"
+    assert store.get("v-1/model.keras") == content
+    assert store.stat("v-1/model.keras") == ObjectInfo(len(content), sha256(content))
+    with pytest.raises(MissingObjectError, match="blobs/large"):
+        store.copy("blobs/large", "v-1/again")
+
+
 def test_delete_removes_one_object_and_may_be_repeated(store: Store) -> None:
     store.put("a/one", b"1")
     store.put("a/two", b"2")
