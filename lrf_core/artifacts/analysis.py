@@ -18,10 +18,15 @@ class Cost(Record):
 
 
 class Call(Record):
-    """Sizes of one call of a layer, without batch and channels; none for a plain dense layer."""
+    """Sizes of one call of a layer, without batch and channels; none for a plain dense layer.
+
+    Attributes:
+        unstrided: what `outputs` would be at strides of 1; empty where it is that.
+    """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    unstrided: tuple[int, ...] = ()
 
 
 class LayerRecord(Record):
@@ -32,6 +37,7 @@ class LayerRecord(Record):
         kind: the Keras class, e.g. "Conv2D".
         kernel_shape: as Keras stores it; empty where there is no single kernel.
         calls: one entry for every place where the layer is used.
+        strides: of a convolution, one for each spatial axis.
         fixed_sizes: whether the model takes samples of one size only.
         bias: whether the layer adds a bias to its kernel's products.
         share: of the model's parameters.
@@ -44,6 +50,7 @@ class LayerRecord(Record):
     kind: str
     kernel_shape: tuple[int, ...]
     calls: tuple[Call, ...]
+    strides: tuple[int, ...] = ()
     fixed_sizes: bool = True
     bias: bool = False
     cost: Cost

@@ -38,7 +38,7 @@ class TimedGeometry(Record):
 
     def geometry(self) -> Geometry:
         """What costs and forms depend on."""
-        return Geometry(self.kernel_shape, self.calls, self.bias, self.fixed_sizes)
+        return Geometry(self.kernel_shape, self.calls, self.bias, self.fixed_sizes, self.strides)
 
     def input_shapes(self) -> list[tuple[int, ...]]:
         """Of one sample, for each call."""

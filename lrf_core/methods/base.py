@@ -36,12 +36,14 @@ class Geometry:
         calls: sizes of the feature maps, one entry for every place where the layer is used.
         bias: whether the layer adds a bias.
         fixed_sizes: whether the model takes samples of one size only.
+        strides: of a convolution, one for each spatial axis; empty where all are 1.
     """
 
     kernel_shape: tuple[int, ...]
     calls: tuple[Call, ...]
     bias: bool
     fixed_sizes: bool = True
+    strides: tuple[int, ...] = ()
 
     @property
     def positions(self) -> int:
@@ -53,15 +55,24 @@ class Geometry:
         """Input positions per sample, over all calls."""
         return self.positions_after(())
 
-    def positions_after(self, axes: Collection[int]) -> int:
-        """Positions once some axes have their output size, over all calls."""
+    def positions_after(self, axes: Collection[int], unstrided: Collection[int] = ()) -> int:
+        """Positions once some axes have their output size, over all calls.
+
+        Args:
+            unstrided: axes that have the output size of strides of 1.
+        """
+
+        def size(call: Call, axis: int) -> int:
+            if axis in unstrided and call.unstrided:
+                return call.unstrided[axis]
+            return (call.outputs if axis in axes else call.inputs)[axis]
+
         return sum(
-            math.prod(
-                call.outputs[axis] if axis in axes else size
-                for axis, size in enumerate(call.inputs)
-            )
-            for call in self.calls
+            math.prod(size(call, axis) for axis in range(len(call.inputs))) for call in self.calls
         )
+
+    def is_strided(self, axis: int) -> bool:
+        return bool(self.strides) and self.strides[axis] > 1
 
     @property
     def window(self) -> int:

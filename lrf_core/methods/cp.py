@@ -135,7 +135,9 @@ class CpForm(Form):
         done: set[int] = set()
         for window, axes in zip(windows, self.axes, strict=True):
             done |= set(axes)
-            macs += window * geometry.positions_after(done)
+            # An axis by itself is convolved at every position, see `depthwise`.
+            unstrided = axes if len(axes) < len(geometry.kernel_shape) - 2 else ()
+            macs += window * geometry.positions_after(done, unstrided)
         return Cost(params=rank * component + geometry.bias_params, macs=rank * macs)
 
     def sweep(self, kernel: Matrix, moments: Moments) -> CpSweep:
@@ -146,7 +148,7 @@ class CpForm(Form):
         if len(layer.kernel_size) == 3:
             middle = depthwise_3d(layer, self.axes, self.geometry.calls[0], rank)
         else:
-            middle = depthwise(layer, self.axes)
+            middle = depthwise(layer, self.axes, self.geometry.calls[0])
         return [
             pointwise(layer, rank, first_or_middle(layer, "cp_in").items()),
             *middle,
@@ -361,13 +363,14 @@ def _forms(geometry: Geometry) -> list[Form]:
         if size > 1 or any(call.inputs[axis] != call.outputs[axis] for call in geometry.calls)
     ]
     forms: list[Form] = []
-    if len(spatial) < 3:
+    if len(spatial) < 3 and len(set(geometry.strides)) <= 1:
         forms.append(CpForm(geometry, "merged", (tuple(range(len(spatial))),)))
-    elif not geometry.fixed_sizes or len(set(geometry.calls)) != 1:
-        return []  # folding a volume's axes needs to know their sizes
-    if len(resized) > 1 or len(spatial) == 3:
+    by_size = len(spatial) == 3 or any(map(geometry.is_strided, range(len(spatial))))
+    known = geometry.fixed_sizes and len(set(geometry.calls)) == 1
+    # Folding a volume's axes, and taking every second position, need to know the sizes.
+    if (len(resized) > 1 or not forms) and (known or not by_size):
         forms.append(CpForm(geometry, "per axis", tuple((axis,) for axis in resized)))
     return forms
 
 
-METHOD = Method(CpForm.method, _forms)
+METHOD = Method(CpForm.method, _forms, version=2)

@@ -14,11 +14,12 @@ from lrf_core.methods.base import Matrix
 from lrf_core.models.cost import counted_layers, layer_macs, spatial_sizes
 from lrf_core.models.eligible import why_it_stays
 from lrf_core.models.trace import Calls, trace, walk
-from lrf_core.structure import SampleShape
+from lrf_core.structure import SampleShape, Shape
 
 LARGEST_DOUBLE = 2**24
 # Ranks per mode among which the smallest is looked for.
 _RANKS_TRIED = 16
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
 def take_inventory(
@@ -52,6 +53,7 @@ def geometry_of(record: LayerRecord) -> Geometry:
         calls=record.calls,
         bias=record.bias,
         fixed_sizes=record.fixed_sizes,
+        strides=record.strides,
     )
 
 
@@ -80,9 +82,10 @@ def _record(
         kind=type(layer).__name__,
         kernel_shape=_kernel_shape(layer),
         calls=tuple(
-            Call(inputs=spatial_sizes(layer, source), outputs=spatial_sizes(layer, target))
+            _call(layer, spatial_sizes(layer, source), spatial_sizes(layer, target))
             for source, target in zip(calls[path].inputs, calls[path].outputs, strict=True)
         ),
+        strides=tuple(getattr(layer, "strides", ())),
         fixed_sizes=fixed_sizes,
         bias=bool(getattr(layer, "use_bias", False)),
         cost=Cost(params=params, macs=macs),
@@ -90,6 +93,18 @@ def _record(
         itemsize=_itemsize(layer),
         reason=why_it_stays(layer, calls[path]),
     )
+
+
+def _call(layer: keras.Layer, inputs: Shape, outputs: Shape) -> Call:
+    unstrided: Shape = ()
+    if max(getattr(layer, "strides", ()), default=1) > 1 and isinstance(layer, _CONVOLUTIONS):
+        trimmed = layer.padding == "valid"
+        windows = zip(layer.kernel_size, layer.dilation_rate, strict=True)
+        unstrided = tuple(
+            size - trimmed * (kernel - 1) * dilation
+            for size, (kernel, dilation) in zip(inputs, windows, strict=True)
+        )
+    return Call(inputs=inputs, outputs=outputs, unstrided=unstrided)
 
 
 def _with_methods(record: LayerRecord, method_names: tuple[str, ...]) -> LayerRecord:
