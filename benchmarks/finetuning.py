@@ -1,22 +1,28 @@
-"""Fine-tuning once: how much of the accuracy comes back, and how fast factorized models train.
+"""Fine-tuning once: how much of the accuracy comes back.
 
 ResNet-20 on CIFAR-10. Trained alike, for as many epochs, images mirrored at random: the original,
-plans with 60% and 72% of all parameters removed, and beside the first the same plan without
-distillation, Tucker of the weights by one similarity threshold (arXiv 2510.00062) at the same size,
-and Tucker at the ranks of variational Bayes. Then training steps are timed in turns.
+plans with 60% and 72% of all parameters removed and one with 72.2% of the multiply-adds removed
+(the mark of HALOC, arXiv 2301.09422), and beside the first the same plan without distillation,
+Tucker of the weights by one similarity threshold (arXiv 2510.00062) at the same size, and Tucker at
+the ranks of variational Bayes. With --long, HALOC's mark and the original for so many epochs, too.
 
 Run: python -m benchmarks.finetuning --model resnet20-cifar10.keras --data cifar10/ --work out/ft
-     [--epochs 5] [--seed 0] [--out benchmarks/results/finetuning.json]
+     [--epochs 5] [--long 60] [--seed 0] [--out benchmarks/results/finetuning.json]
 `--data` is a folder of class folders under train/ and test/, or a .tar.gz of one. Everything that
 takes long is kept in `--work`: run it again after an interruption and it goes on.
+
+To train on another machine, with a GPU and Keras' JAX backend say: run it with --jobs, which stops
+before training, run `python -m lrf_core.training.worker JOB` there for each folder in WORK/jobs
+(the data at the same path), bring the folders back, and run it again without --jobs.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +42,29 @@ from benchmarks.competition import only, unpacked, winners  # noqa: E402
 from benchmarks.resnet20 import EXPLORE, PlainTucker  # noqa: E402
 from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import Candidate, Cost  # noqa: E402
+from lrf_core.models.compiled import Compiled  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of  # noqa: E402
 from lrf_core.models.measure import accuracy  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
 from lrf_core.models.trace import walk  # noqa: E402
-from lrf_core.training.learner import make_learner  # noqa: E402
-from lrf_core.training.objective import Objective, Targets  # noqa: E402
-from lrf_core.training.schedule import resolved  # noqa: E402
-
-# Shares of all parameters that are removed.
-SMALLER, SMALLEST = 0.6, 0.72
-# Each model is timed in so many turns of so many steps.
-TURNS, STEPS = 5, 5
+from lrf_core.training.job import Job, read_result  # noqa: E402
 
 Made = tuple[keras.Model, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model that is trained: its name, the methods in it, and how."""
+
+    name: str
+    network: keras.Model
+    layers: str
+    settings: lrf.FinetuneSpec
+
+    @property
+    def folder(self) -> str:
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower())
 
 
 def main() -> None:
@@ -59,6 +73,9 @@ def main() -> None:
         model = lrf.load_model(arguments.model)
         data = lrf.open_data(str(unpacked(arguments.data, Path(scratch))), model)
         bench = Bench(model, data, arguments)
+        if arguments.jobs:
+            bench.write_jobs()
+            return
         rows, facts = bench.run()
     show("ResNet-20 on CIFAR-10, fine-tuned once, test images", rows, facts)
 
@@ -69,6 +86,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/finetuning"))
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--long", type=int, default=0)
+    parser.add_argument("--jobs", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/finetuning.json"))
     return parser.parse_args()
@@ -85,17 +104,11 @@ class Bench:
             augmentation="flip",
             checkpoint=str(self.work),
         )
+        self.long = arguments.long
         self.work.mkdir(parents=True, exist_ok=True)
         self.original = accuracy(model, data.test)
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        analysis = lrf.analyze(self.model, self.data, settings=EXPLORE, seed=self.seed)
-        space = self.explored(analysis)
-        small = self.kept("60", lambda: self.planned(space, SMALLER))
-        smallest = self.kept("72", lambda: self.planned(space, SMALLEST))
-        size = small[0].count_params()
-        plain = self.kept("plain", lambda: self.plain(analysis, size))
-        bayes = self.kept("vbmf", lambda: self.bayes(space))
         facts = {
             "settings": self.settings.decisive(),
             "original_accuracy": round(self.original, 2),
@@ -103,20 +116,42 @@ class Bench:
             "machine": machine(),
         }
         rows: list[dict[str, Any]] = []
-        without = self.settings.model_copy(update={"distillation": 0.0})
-        for name, (network, layers), settings in (
-            ("all compete, -60%", small, self.settings),
-            ("all compete, -72%", smallest, self.settings),
-            ("original", (self.model, ""), self.settings),
-            ("all compete, -60%, no distillation", small, without),
-            ("Tucker of the weights, one threshold", plain, self.settings),
-            ("Tucker, ranks by VBMF", bayes, self.settings),
-        ):
-            rows.append(self.trained(name, network, layers, settings))
+        for row in self.rows():
+            rows.append(self.trained(row))
             write(self.out, rows, facts)
-        facts["throughput"] = self.throughput({"-60%": small[0], "-72%": smallest[0]})
-        write(self.out, rows, facts)
         return rows, facts
+
+    def rows(self) -> list[Row]:
+        analysis = lrf.analyze(self.model, self.data, settings=EXPLORE, seed=self.seed)
+        space = self.explored(analysis)
+        small, small_layers = self.kept(
+            "60", lambda: self.planned(space, lrf.Goal(params_reduction=0.6))
+        )
+        smallest = self.kept("72", lambda: self.planned(space, lrf.Goal(params_reduction=0.72)))
+        mark = self.kept("flops", lambda: self.planned(space, lrf.Goal(macs_reduction=0.722)))
+        plain = self.kept("plain", lambda: self.plain(analysis, small.count_params()))
+        bayes = self.kept("vbmf", lambda: self.bayes(space))
+        without = self.settings.model_copy(update={"distillation": 0.0})
+        rows = [
+            Row("all compete, -60%", small, small_layers, self.settings),
+            Row("all compete, -72%", *smallest, self.settings),
+            Row("all compete, -72.2% FLOPs", *mark, self.settings),
+            Row("original", self.model, "", self.settings),
+            Row("all compete, -60%, no distillation", small, small_layers, without),
+            Row("Tucker of the weights, one threshold", *plain, self.settings),
+            Row("Tucker, ranks by VBMF", *bayes, self.settings),
+        ]
+        if self.long:
+            settings = self.settings.model_copy(update={"epochs": self.long})
+            name = f"{self.long} epochs"
+            rows.append(Row(f"all compete, -72.2% FLOPs, {name}", *mark, settings))
+            rows.append(Row(f"original, {name}", self.model, "", settings))
+        return rows
+
+    def write_jobs(self) -> None:
+        for row in self.rows():
+            job = Job.of(row.network, self.model, self.data, row.settings, self.seed, Compiled())
+            job.write(self.work / "jobs" / row.folder, row.network, self.model)
 
     def explored(self, analysis: lrf.Analysis) -> lrf.DesignSpace:
         file = self.work / lrf.DesignSpace.file_name
@@ -135,12 +170,12 @@ class Bench:
             (folder / "methods.txt").write_text(layers)
         return lrf.load_model(folder), (folder / "methods.txt").read_text()
 
-    def planned(self, space: lrf.DesignSpace, removed: float) -> Made:
+    def planned(self, space: lrf.DesignSpace, goal: lrf.Goal) -> Made:
         plan, network = lrf.decompose(
             self.model,
             self.data,
             [space],
-            lrf.Goal(params_reduction=removed),
+            goal,
             settings=lrf.DecomposeSpec(minimize="error"),
             seed=self.seed,
         )
@@ -175,17 +210,13 @@ class Bench:
                 links[-1].bias.assign(layers[candidate.layer].bias)
         return spliced, f"{len(chosen)} tucker"
 
-    def trained(
-        self, name: str, network: keras.Model, layers: str, settings: lrf.FinetuneSpec
-    ) -> dict[str, Any]:
-        before = accuracy(network, self.data.test)
-        tuned, record = lrf.finetune(
-            network, self.model, self.data, settings=settings, seed=self.seed
-        )
-        after, cost, whole = accuracy(tuned, self.data.test), model_cost(network), self.cost
+    def trained(self, row: Row) -> dict[str, Any]:
+        before = accuracy(row.network, self.data.test)
+        tuned, record = self.tuned(row)
+        after, cost, whole = accuracy(tuned, self.data.test), model_cost(tuned), self.cost
         return {
-            "model": name,
-            "layers": layers,
+            "model": row.name,
+            "layers": row.layers,
             "params": cost.params,
             "params_removed": f"{1 - cost.params / whole.params:.1%}",
             "flops": 2 * cost.macs,
@@ -197,49 +228,18 @@ class Bench:
             "seconds": round(record.seconds),
         }
 
+    def tuned(self, row: Row) -> tuple[keras.Model, lrf.FinetuneRecord]:
+        """Trained now, unless another machine has done it."""
+        job = self.work / "jobs" / row.folder
+        if (job / lrf.FinetuneRecord.file_name).exists():
+            return read_result(job)
+        return lrf.finetune(
+            row.network, self.model, self.data, settings=row.settings, seed=self.seed
+        )
+
     @property
     def cost(self) -> Cost:
         return model_cost(self.model)
-
-    def throughput(self, plans: dict[str, keras.Model]) -> dict[str, Any]:
-        """Training steps of the original and of the plans, timed in turns."""
-        found = timed({"original": self.model, **plans}, self.data, self.settings)
-        images = {name: round(size / seconds) for name, (size, seconds) in found.items()}
-        return {
-            "images_per_second": images,
-            "times_the_original": {
-                name: round(images[name] / images["original"], 2) for name in plans
-            },
-            "asked_at_least": {
-                name: round(1 / (1 - (1 - model_cost(plan).macs / self.cost.macs) / 2), 2)
-                for name, plan in plans.items()
-            },
-        }
-
-
-def timed(
-    models: dict[str, keras.Model], data: lrf.Data, settings: lrf.FinetuneSpec
-) -> dict[str, tuple[int, float]]:
-    """Batch size, and the median seconds of a training step, with cached answers of the teacher."""
-    settings = resolved(settings, data.train.count, 3072, 1)
-    size = settings.batch_size or 0
-    samples, labels = data.train.take(np.arange(size)).arrays()
-    classes = len(data.class_names)
-    objective = Objective(settings.distillation, settings.temperature, 0.0, probabilities=False)
-    targets = Targets(objective, classes, cached=True, teacher_probabilities=False)
-    packed = targets.packed(np.asarray(labels), np.zeros((size, classes), np.float32))
-    learners = {
-        name: make_learner(model, model, targets, settings, 1000) for name, model in models.items()
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(-1, TURNS):  # the first is a warm-up
-        for name, learner in learners.items():
-            for _ in range(STEPS):
-                started = time.perf_counter()
-                learner.trainer.train_on_batch(samples, packed)
-                if turn >= 0:
-                    seconds[name].append(time.perf_counter() - started)
-    return {name: (size, float(np.median(times))) for name, times in seconds.items()}
 
 
 def tucker_factors(kernel: np.ndarray, candidate: Candidate) -> list[np.ndarray]:

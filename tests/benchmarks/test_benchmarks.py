@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tiny import tiny_cnn, tiny_data
+from tiny import tiny_cnn
 
 from benchmarks import (
     allocation,
@@ -18,6 +18,7 @@ from benchmarks import (
     finetuning,
     gate_statistics,
     layers,
+    training_steps,
     vgg16_trunk,
 )
 from lrf_core.artifacts import Candidate, Cost
@@ -174,7 +175,8 @@ def test_factors_of_the_weights_amount_to_the_truncated_kernel(ranks: tuple[int,
 
 
 def test_training_steps_are_timed_in_turns() -> None:
-    data, model = tiny_data(train=64), tiny_cnn(logits=True)
-    found = finetuning.timed({"original": model, "again": model}, data, FinetuneSpec(batch_size=8))
-    assert [size for size, _ in found.values()] == [8, 8]
-    assert all(seconds > 0 for _, seconds in found.values())
+    models = {"original": tiny_cnn(logits=True), "again": tiny_cnn(logits=True)}
+    seconds = training_steps.timed(models, FinetuneSpec(), batch=8, turns=1)
+    assert all(value > 0 for value in seconds.values())
+    rows = training_steps.rows_of(models, seconds, batch=8)
+    assert [row["asked_times"] for row in rows] == [1.0, 1.0]
