@@ -16,19 +16,6 @@ class ReleaseFile(Record):
     sha256: str
 
 
-class ReleaseSummary(Record):
-    """What the release changed; accuracies in percent, None where the model has none."""
-
-    accuracy_before: float | None = None
-    accuracy_after: float | None = None
-    params_before: int
-    params_after: int
-    macs_before: int
-    macs_after: int
-    weight_bytes_before: int
-    weight_bytes_after: int
-
-
 class Override(Artifact):
     """A person's decision to publish a model that did not pass; the verdict stays as it is.
 
@@ -62,5 +49,3 @@ class Release(Artifact):
     verdict_digest: str
     files: tuple[ReleaseFile, ...]
     override: Override | None = None
-    summary: ReleaseSummary | None = None
-    signed_by: str | None = None

@@ -132,9 +132,9 @@ class MlflowRegistry:
         """
         kept, *others = self._versions(client, release)
         for version in others:
-            _unless_gone(lambda version=version: client.delete_model_version(*_key(version)))
+            _unless_gone(client.delete_model_version, *_key(version))
         if kept.run_id != run.info.run_id:
-            _unless_gone(lambda: client.delete_run(run.info.run_id))
+            _unless_gone(client.delete_run, run.info.run_id)
         return kept
 
     def _complete_run(
@@ -215,9 +215,9 @@ def _complete_tags(client: MlflowClient, version: ModelVersion, tags: dict[str, 
             client.set_model_version_tag(*_key(version), name, value)
 
 
-def _unless_gone(remove: Callable[[], None]) -> None:
+def _unless_gone(remove: Callable[..., None], *what: str) -> None:
     try:
-        remove()
+        remove(*what)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -238,7 +238,7 @@ def _registration(client: MlflowClient, version: ModelVersion) -> Registration:
         version=version.tags[VERSION],
         number=int(version.tags.get("lrf.number", 0)),
         id=str(version.version),
-        location=version.source,
+        location=version.source or "",
         run_id=version.tags.get(RUN_ID),
         aliases=tuple(sorted(aliases)),
     )

@@ -62,10 +62,9 @@ class Connection:
             ) from None
 
     def _refusal(self, error: MlflowException) -> RegistryError:
-        cause: BaseException | None = error
-        while cause := cause.__cause__ or cause.__context__:
-            if isinstance(cause, RequestException):
-                return self._unreachable(cause)
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, RequestException):
+            return self._unreachable(cause)
         status, said = error.get_http_status_code(), self._shown(error.message)
         if error.error_code in _REFUSED or status in (401, 403) or "error code 401" in said:
             return RegistryError(
