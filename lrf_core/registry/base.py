@@ -14,6 +14,9 @@ MODEL_DIGEST = "lrf.model_digest"
 RUN_ID = "lrf.run_id"
 ALIAS = "lrf.alias."
 
+# The alias that publishing moves; registries of others know it themselves, or reserve it.
+LATEST = "latest"
+
 
 class RegistryError(BadInputError):
     """A model registry cannot be reached, refuses what it is told, or holds something else."""
@@ -101,8 +104,6 @@ def properties(release: Release, number: int, run_id: str | None) -> dict[str, s
 
 def metrics(release: Release) -> dict[str, float]:
     """What the release changed: accuracies in percent, parameters, MACs and weights in bytes."""
-    if release.summary is None:
-        return {}
     values = release.summary.model_dump()
     return {name: float(value) for name, value in values.items() if value is not None}
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lrf_core.artifacts import Release
-from lrf_core.errors import ArtifactError
 from lrf_core.registry.base import (
+    LATEST,
     Registration,
     RegistryError,
     not_registered,
     refuse_another_model,
 )
+from lrf_core.releases import Listed, read_index, resolve, set_alias
 from lrf_core.storage import Store
-
-if TYPE_CHECKING:
-    from lrf_core.releases import Listed
 
 
 @dataclass(frozen=True)
@@ -45,23 +42,22 @@ class BucketRegistry:
         return _registration(listed)
 
     def set_alias(self, release: Release, number: int, alias: str) -> None:
-        from lrf_core.releases import set_alias
-
-        if self._listed(release.name, release.version) is None:
+        """`latest` is left alone: it moves with publishing."""
+        listed = self._listed(release.name, release.version)
+        if listed is None:
             raise not_registered(self.store.url(), release)
-        set_alias(self.store, release.name, alias, number)
+        if alias != LATEST:
+            set_alias(self.store, release.name, alias, listed.number)
 
     def find(self, name: str, version: str) -> Registration | None:
         listed = self._listed(name, version)
         return _registration(listed) if listed else None
 
     def _listed(self, name: str, version: str) -> Listed | None:
-        from lrf_core.releases import resolve
-
-        try:
-            return resolve(self.store, name, version)
-        except ArtifactError:
+        index = read_index(self.store, name)
+        if index is None or index.number_of(version) is None:
             return None
+        return resolve(self.store, name, version)
 
 
 def _registration(listed: Listed) -> Registration:

@@ -31,6 +31,7 @@ def _root_logger_kept() -> Iterator[None]:
 
 with _root_logger_kept():
     from model_registry.core import ModelRegistryAPIClient
+    from model_registry.types import ListOptions
     from mr_openapi import ApiClient, Configuration, ModelRegistryServiceApi
     from mr_openapi.exceptions import ApiException, NotFoundException, OpenApiException
 
@@ -102,7 +103,7 @@ class Connection:
         for prefix in _PREFIXES:
             client = Client(self._configuration(), prefix)
             try:
-                await client.get_registered_models()
+                await client.get_registered_models(ListOptions(limit=1))
             except NotFoundException:
                 if prefix == _PREFIXES[-1]:
                     raise

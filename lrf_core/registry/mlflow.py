@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from lrf_core.artifacts import Release
 from lrf_core.registry.base import (
     ALIAS,
+    LATEST,
     MODEL_DIGEST,
     RUN_ID,
     VERSION,
@@ -107,7 +108,7 @@ class MlflowRegistry:
             found = self._versions(client, release)
             if not found:
                 raise not_registered(self.connection.address, release)
-            if alias == "latest":
+            if alias == LATEST:
                 client.set_registered_model_tag(release.name, f"{ALIAS}{alias}", release.version)
             else:
                 client.set_registered_model_alias(release.name, alias, found[0].version)
@@ -201,7 +202,7 @@ def _experiment(client: MlflowClient) -> str:
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
     try:
-        return client.create_experiment(name)
+        return str(client.create_experiment(name))
     except MlflowException:
         if found := client.get_experiment_by_name(name):
             return str(found.experiment_id)
@@ -230,8 +231,8 @@ def _key(version: ModelVersion) -> tuple[str, str]:
 def _registration(client: MlflowClient, version: ModelVersion) -> Registration:
     aliases = list(version.aliases)
     model = client.get_registered_model(version.name)
-    if model.tags.get(f"{ALIAS}latest") == version.tags[VERSION]:
-        aliases.append("latest")
+    if model.tags.get(f"{ALIAS}{LATEST}") == version.tags[VERSION]:
+        aliases.append(LATEST)
     return Registration(
         registry="mlflow",
         name=version.name,

@@ -38,7 +38,7 @@ def schema_file() -> Path:
 
 
 def load_schema() -> OpenAPI:
-    schema = yaml.load(schema_file().read_bytes(), yaml.CSafeLoader)  # noqa: S506
+    schema = yaml.load(schema_file().read_bytes(), yaml.CSafeLoader)
     # Wherever the server listens.
     schema["servers"] = [{"url": "/"}]
     return OpenAPI.from_dict(schema)
@@ -48,14 +48,16 @@ class ModelRegistryServer:
     """What the client needs of the API: find, list, create, update, upsert.
 
     Attributes:
+        address: where it listens while it runs.
         newest: whether the server has v1 beside v1alpha3, as those since mid 2026 do.
         broken: what did not obey the schema; tests assert that it stays empty.
         resources: by kind and id.
-        requests: method and path of all that was asked.
+        requests: method and path of all that was asked for.
     """
 
     def __init__(self, schema: OpenAPI, *, newest: bool) -> None:
         self.schema, self.newest = schema, newest
+        self.address = ""
         self.broken: list[str] = []
         self.requests: list[str] = []
         self.resources: dict[str, dict[str, Resource]] = {kind: {} for kind in _KINDS}
@@ -66,12 +68,12 @@ class ModelRegistryServer:
         return [each for each in self.resources[kind].values() if each["name"] == name]
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
         prefix = _NEW if environ["PATH_INFO"].startswith(f"{_NEW}/") else _OLD
         known = environ["PATH_INFO"].startswith(f"{prefix}/") and (prefix == _OLD or self.newest)
         # The versions of the API differ in their paths only.
         environ["PATH_INFO"] = environ["PATH_INFO"].replace(prefix, _OLD, 1)
         request = Request(environ)
-        self.requests.append(f"{request.method} {request.full_path.rstrip('?')}")
         if not known:
             return Response("404 page not found", 404, content_type="text/plain")(environ, start)
         with self._lock:
@@ -178,13 +180,14 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def running(server: ModelRegistryServer) -> Iterator[str]:
-    """The address of the running server."""
+def running(server: ModelRegistryServer) -> Iterator[ModelRegistryServer]:
+    """The server on a free port of loopback; it is stopped at the end."""
     served = make_server("127.0.0.1", 0, server, threaded=True, request_handler=_Quiet)
+    server.address = f"http://127.0.0.1:{served.server_port}"
     thread = threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{served.server_port}"
+        yield server
     finally:
         served.shutdown()
         served.server_close()
