@@ -137,7 +137,8 @@ class KubeflowRegistry:
 
     def _call(self, work: Callable[[Client], Awaitable[_Answer]]) -> _Answer:
         async def connected() -> _Answer:
-            return await work(await self.connection.client())
+            async with self.connection.client() as client:
+                return await work(client)
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(UnreachableRegistryError),

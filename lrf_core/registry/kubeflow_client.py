@@ -39,7 +39,7 @@ _Answer = TypeVar("_Answer")
 
 # The client asks for v1, which servers have since mid 2026; those before have v1alpha3 only.
 _NEWEST = "/api/model_registry/v1/"
-_PREFIXES = (_NEWEST, "/api/model_registry/v1alpha3/")
+_OLDER = "/api/model_registry/v1alpha3/"
 
 # A registry that is down must be noticed while a person still watches.
 _TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
@@ -94,22 +94,20 @@ class Connection:
             with ThreadPoolExecutor(1) as thread:
                 return thread.submit(asyncio.run, work).result()
 
-    async def client(self) -> Client:
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
         """A client for the newest version of the API that the server has.
 
         Raises:
             NotFoundException: the server has none of them.
         """
-        for prefix in _PREFIXES:
-            client = Client(self._configuration(), prefix)
-            try:
-                await client.get_registered_models(ListOptions(limit=1))
-            except NotFoundException:
-                if prefix == _PREFIXES[-1]:
-                    raise
-            else:
-                break
-        return client
+        api = _Api(self._configuration())
+        try:
+            client = Client(api)
+            await _choose_version(client)
+            yield client
+        finally:
+            await api.close()
 
     def _configuration(self) -> Configuration:
         return Configuration(host=self.address, access_token=self.token, ssl_ca_cert=self.ca)
@@ -164,27 +162,30 @@ class Connection:
 
 
 class Client(ModelRegistryAPIClient):  # type: ignore[misc]
-    """The client's own calls, for the version of the API that the server has."""
+    """The client's own calls, all over one session: each has to load the system's certificates."""
 
-    def __init__(self, config: Configuration, prefix: str) -> None:
-        super().__init__(config)
-        self.prefix = prefix
+    def __init__(self, api: _Api) -> None:
+        super().__init__(api.configuration)
+        self.api = api
 
     @asynccontextmanager
     async def get_client(self) -> AsyncIterator[ModelRegistryServiceApi]:
-        api = _Api(self.config, self.prefix)
-        try:
-            yield ModelRegistryServiceApi(api)
-        finally:
-            await api.close()
+        yield ModelRegistryServiceApi(self.api)
+
+
+async def _choose_version(client: Client) -> None:
+    """The list of models is there always, so that 404 means that this version of the API is not."""
+    try:
+        await client.get_registered_models(ListOptions(limit=1))
+    except NotFoundException:
+        client.api.prefix = _OLDER
+        await client.get_registered_models(ListOptions(limit=1))
 
 
 class _Api(ApiClient):  # type: ignore[misc]
     """Requests end in bounded time, and go to one version of the API."""
 
-    def __init__(self, configuration: Configuration, prefix: str) -> None:
-        super().__init__(configuration)
-        self.prefix = prefix
+    prefix = _NEWEST
 
     def param_serialize(self, method: str, resource_path: str, *args: Any, **kwargs: Any) -> Any:
         path = resource_path.replace(_NEWEST, self.prefix, 1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from cutting_proxy import proxy_of
 from mlflow_server import running_mlflow
 from model_registry_server import TOKEN, ModelRegistryServer, load_schema, running
@@ -40,12 +41,21 @@ def model_registry_schema() -> OpenAPI:
     return load_schema()
 
 
+@pytest.fixture(scope="session")
+def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA to trust: every call loads certificates, and the system's take 0.1 s."""
+    file = tmp_path_factory.mktemp("ca") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    return file
+
+
 @pytest.fixture
 def model_registry(
-    model_registry_schema: OpenAPI, monkeypatch: pytest.MonkeyPatch
+    model_registry_schema: OpenAPI, one_certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModelRegistryServer]:
     """A server that runs; the environment has its token."""
     monkeypatch.setenv("KUBEFLOW_REGISTRY_TOKEN", TOKEN)
+    monkeypatch.setenv("KUBEFLOW_REGISTRY_CA", str(one_certificate))
     with running(ModelRegistryServer(model_registry_schema, newest=True)) as server:
         yield server
     assert server.broken == []
@@ -53,10 +63,11 @@ def model_registry(
 
 @pytest.fixture
 def old_model_registry(
-    model_registry_schema: OpenAPI, monkeypatch: pytest.MonkeyPatch
+    model_registry_schema: OpenAPI, one_certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModelRegistryServer]:
     """As it was before mid 2026: its API has no v1."""
     monkeypatch.setenv("KUBEFLOW_REGISTRY_TOKEN", TOKEN)
+    monkeypatch.setenv("KUBEFLOW_REGISTRY_CA", str(one_certificate))
     with running(ModelRegistryServer(model_registry_schema, newest=False)) as server:
         yield server
     assert server.broken == []

@@ -84,14 +84,13 @@ class ModelRegistryServer:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return _error(401, "Unauthorized")
         asked = WerkzeugOpenAPIRequest(request)
-        result = self.schema.unmarshal_request(asked)
-        if result.errors:
-            self.broken.append(f"{request.method} {request.path}: {_reasons(result.errors)}")
-            return _error(400, _reasons(result.errors))
+        if errors := _reasons(self.schema.iter_request_errors(asked)):
+            self.broken.append(f"{request.method} {request.path}: {errors}")
+            return _error(400, errors)
         response = self._handle(request)
-        answered = self.schema.unmarshal_response(asked, WerkzeugOpenAPIResponse(response))
-        if answered.errors:
-            self.broken.append(f"answer to {request.path}: {_reasons(answered.errors)}")
+        answer = WerkzeugOpenAPIResponse(response)
+        if errors := _reasons(self.schema.iter_response_errors(asked, answer)):
+            self.broken.append(f"answer to {request.path}: {errors}")
         return response
 
     def _handle(self, request: Request) -> Response:
