@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from lrf_core.registry.base import (
@@ -78,10 +81,23 @@ def _open_mlflow(address: str, store: Store | None) -> Registry:
 
 def _open_kubeflow(address: str) -> Registry:
     try:
-        from lrf_core.registry.kubeflow import KubeflowRegistry
+        with _root_logger_kept():
+            from lrf_core.registry.kubeflow import KubeflowRegistry
     except ImportError as error:
         raise _missing("kubeflow", error) from None
     return KubeflowRegistry.open(address)
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """The client configures the root logger when it is imported; that is not its business."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _missing(extra: str, error: ImportError) -> RegistryError:

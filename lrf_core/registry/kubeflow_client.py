@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,27 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+from model_registry.core import ModelRegistryAPIClient
+from model_registry.types import ListOptions
+from mr_openapi import ApiClient, Configuration, ModelRegistryServiceApi
+from mr_openapi.exceptions import ApiException, NotFoundException, OpenApiException
 
 from lrf_core.registry.base import RegistryError, UnreachableRegistryError, one_line
-
-
-@contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """The client configures the root logger when it is imported; that is not its business."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-
-
-with _root_logger_kept():
-    from model_registry.core import ModelRegistryAPIClient
-    from model_registry.types import ListOptions
-    from mr_openapi import ApiClient, Configuration, ModelRegistryServiceApi
-    from mr_openapi.exceptions import ApiException, NotFoundException, OpenApiException
 
 _Answer = TypeVar("_Answer")
 
@@ -129,11 +113,8 @@ class Connection:
             ) from None
         except ApiException as error:
             raise self._refusal(error) from None
-        except (OpenApiException, ValueError, AssertionError) as error:
-            raise RegistryError(
-                f"{self.address} does not answer as a Kubeflow Model Registry does "
-                f"({self._shown(error)}); check the address"
-            ) from None
+        except (OpenApiException, AssertionError) as error:
+            raise self._foreign(error) from None
 
     def _refusal(self, error: ApiException) -> RegistryError:
         said = self._shown(error.body or error.reason or "no reason given")
@@ -148,13 +129,16 @@ class Connection:
                 f"{self.address} has no Kubeflow Model Registry API ({said}); check the address"
             )
         if not error.status or error.status < 400:
-            return RegistryError(
-                f"{self.address} does not answer as a Kubeflow Model Registry does ({said}); "
-                "check the address, and that no login page is in the way"
-            )
+            return self._foreign(error.reason)
         kind = UnreachableRegistryError if error.status >= 500 else RegistryError
         return kind(
             f"the model registry at {self.address} answered {error.status}: {said}; see its log"
+        )
+
+    def _foreign(self, reason: object) -> RegistryError:
+        return RegistryError(
+            f"{self.address} does not answer as a Kubeflow Model Registry does "
+            f"({self._shown(reason)}); check the address, and that no login page is in the way"
         )
 
     def _shown(self, reason: object) -> str:
@@ -194,6 +178,12 @@ class _Api(ApiClient):  # type: ignore[misc]
     async def call_api(self, *args: Any, _request_timeout: Any = None, **kwargs: Any) -> Any:
         timeout = _request_timeout or _TIMEOUT
         return await super().call_api(*args, _request_timeout=timeout, **kwargs)
+
+    def response_deserialize(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().response_deserialize(*args, **kwargs)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ApiException(status=0, reason=f"unreadable answer: {error}") from None
 
 
 def _token(secure: bool) -> str | None:

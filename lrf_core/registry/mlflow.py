@@ -86,7 +86,7 @@ class MlflowRegistry:
                 client.create_model_version(
                     release.name,
                     release.location,
-                    run_id=run.info.run_id,
+                    run_id=run,
                     tags=tags,
                     description=f"{release.name} release {number}, published by lrf",
                 )
@@ -126,7 +126,7 @@ class MlflowRegistry:
             refuse_another_model(self.connection.address, release, version.tags.get(MODEL_DIGEST))
         return found
 
-    def _only_version(self, client: MlflowClient, release: Release, run: Run) -> ModelVersion:
+    def _only_version(self, client: MlflowClient, release: Release, run_id: str) -> ModelVersion:
         """The lowest of equal versions; the others came from registrations at the same time.
 
         MLflow lets several versions have one source, so all who register agree on the lowest.
@@ -134,17 +134,19 @@ class MlflowRegistry:
         kept, *others = self._versions(client, release)
         for version in others:
             _unless_gone(client.delete_model_version, *_key(version))
-        if kept.run_id != run.info.run_id:
-            _unless_gone(client.delete_run, run.info.run_id)
+        if kept.run_id != run_id:
+            _unless_gone(client.delete_run, run_id)
         return kept
 
     def _complete_run(
         self, client: MlflowClient, release: Release, tags: dict[str, str], known: str | None
-    ) -> Run:
-        """The run of this release, with its metrics and reports; finished when all is there."""
-        run = client.get_run(known) if known else _started_run(client, release, tags)
+    ) -> str:
+        """The id of the release's run, with its metrics and reports; finished when all is there."""
+        run = _run_of(client, known) if known else _started_run(client, release, tags)
+        if run is None:
+            return known or ""
         if run.info.status == _FINISHED:
-            return run
+            return str(run.info.run_id)
         # With its own time, a metric that is logged again is the same one.
         at = int(datetime.fromisoformat(release.lineage.created).timestamp() * 1000)
         client.log_batch(
@@ -152,11 +154,11 @@ class MlflowRegistry:
             metrics=[Metric(name, value, at, 0) for name, value in metrics(release).items()],
             tags=[RunTag(name, value) for name, value in tags.items() if name != RUN_ID],
         )
-        self._log_reports(client, release, run)
+        self._log_reports(client, release, run.info.run_id)
         client.set_terminated(run.info.run_id, _FINISHED)
-        return run
+        return str(run.info.run_id)
 
-    def _log_reports(self, client: MlflowClient, release: Release, run: Run) -> None:
+    def _log_reports(self, client: MlflowClient, release: Release, run_id: str) -> None:
         if self.store is None:
             return
         there = {file.path for file in release.files} | {Release.file_name}
@@ -165,7 +167,7 @@ class MlflowRegistry:
                 if name in there:
                     path = Path(scratch) / name
                     self.store.get_file(f"{release.name}/{release.version}/{name}", path)
-                    client.log_artifact(run.info.run_id, str(path))
+                    client.log_artifact(run_id, str(path))
 
 
 def _complete_model(client: MlflowClient, name: str) -> None:
@@ -192,6 +194,16 @@ def _started_run(client: MlflowClient, release: Release, tags: dict[str, str]) -
     if found:
         return found[0]
     return client.create_run(experiment, tags=tags, run_name=f"{release.name} {release.version}")
+
+
+def _run_of(client: MlflowClient, run_id: str) -> Run | None:
+    """A version's run; None where somebody has removed it, which is theirs to do."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _experiment(client: MlflowClient) -> str:

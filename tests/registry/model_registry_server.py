@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from answering import serving, started
 from openapi_core import OpenAPI
 from openapi_core.contrib.werkzeug import WerkzeugOpenAPIRequest, WerkzeugOpenAPIResponse
 from werkzeug import Request, Response
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 _SCHEMA = Path("schemas/kubeflow-model-registry.openapi.yaml")
 _OLD, _NEW = "/api/model_registry/v1alpha3", "/api/model_registry/v1"
@@ -173,21 +174,11 @@ def _reasons(errors: Any) -> str:
     return "; ".join(found)
 
 
-class _Quiet(WSGIRequestHandler):
-    def log(self, *_: Any) -> None:
-        """Quiet."""
-
-
 @contextmanager
-def running(server: ModelRegistryServer) -> Iterator[ModelRegistryServer]:
+def running(
+    server: ModelRegistryServer, tls: ssl.SSLContext | None = None
+) -> Iterator[ModelRegistryServer]:
     """The server on a free port of loopback; it is stopped at the end."""
-    served = make_server("127.0.0.1", 0, server, threaded=True, request_handler=_Quiet)
-    server.address = f"http://127.0.0.1:{served.server_port}"
-    thread = threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with started(serving(server, tls)) as address:
+        server.address = address
         yield server
-    finally:
-        served.shutdown()
-        served.server_close()
-        thread.join()
