@@ -89,6 +89,7 @@ class MlflowRegistry:
                     run_id=run,
                     tags=tags,
                     description=f"{release.name} release {number}, published by lrf",
+                    await_creation_for=0,
                 )
             version = self._only_version(client, release, run)
             _complete_tags(client, version, tags)

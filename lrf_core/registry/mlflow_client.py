@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from lrf_core.registry.base import RegistryError, UnreachableRegistryError, one_line
 
 # The client reads these whenever it makes a request, and telemetry when it is imported. Its own
-# defaults wait for minutes for a server that is down.
+# defaults wait for minutes for a server that is down, and print to where commands answer.
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }.items():
     os.environ.setdefault(_name, _value)
 
+from google.protobuf.json_format import ParseError  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
 from requests.exceptions import RequestException, SSLError  # noqa: E402
@@ -53,6 +55,8 @@ class Connection:
             raise self._refusal(error) from None
         except (RequestException, OSError) as error:
             raise self._unreachable(error) from None
+        except ParseError:
+            raise self._foreign() from None
         except ImportError as error:
             # The client writes artifacts by itself where the server does not do it for it.
             raise RegistryError(
@@ -72,12 +76,15 @@ class Connection:
                 "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         if "valid JSON" in said or "error code 404" in said:
-            return RegistryError(
-                f"{self.address} does not answer as an MLflow server does; check the address, and "
-                "that no login page is in the way"
-            )
+            return self._foreign()
         kind = UnreachableRegistryError if status >= 500 else RegistryError
         return kind(f"the MLflow server at {self.address} answered {status}: {said}; see its log")
+
+    def _foreign(self) -> RegistryError:
+        return RegistryError(
+            f"{self.address} does not answer as an MLflow server does; check the address, and that "
+            "no login page is in the way"
+        )
 
     def _unreachable(self, error: Exception) -> RegistryError:
         if isinstance(error, SSLError):
@@ -85,8 +92,10 @@ class Connection:
                 f"the certificate of {self.address} is not trusted; name the CA's file in "
                 "MLFLOW_TRACKING_SERVER_CERT_PATH"
             )
+        # Inside of it is what happened the last time, without the addresses of all attempts.
+        reason = getattr(error.args[0] if error.args else None, "reason", None) or error
         return UnreachableRegistryError(
-            f"cannot reach the MLflow server at {self.address} ({self._shown(error)}); check the "
+            f"cannot reach the MLflow server at {self.address} ({self._shown(reason)}); check the "
             "address and run it again"
         )
 
