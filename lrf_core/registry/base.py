@@ -127,8 +127,9 @@ def not_registered(where: str, release: Release) -> RegistryError:
 
 def one_line(reason: object, *secrets: str | None) -> str:
     """A reason that others wrote, on one line of readable length and without our secrets."""
-    text = " ".join(str(reason).split())
+    text = str(reason)
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
+    text = " ".join(text.split())
     return text if len(text) <= 300 else f"{text[:300]}..."

@@ -26,7 +26,7 @@ _NEWEST = "/api/model_registry/v1/"
 _OLDER = "/api/model_registry/v1alpha3/"
 
 # A registry that is down must be noticed while a person still watches.
-_TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
+_TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 
 _TOKEN = "KUBEFLOW_REGISTRY_TOKEN"  # noqa: S105
 _TOKEN_FILES = ("KUBEFLOW_REGISTRY_TOKEN_FILE", "KF_PIPELINES_SA_TOKEN_PATH")
@@ -188,7 +188,7 @@ class _Api(ApiClient):  # type: ignore[misc]
 
 def _token(secure: bool) -> str | None:
     if given := os.environ.get(_TOKEN, "").strip():
-        return given
+        return _usable(given, f"the variable {_TOKEN}")
     for setting in _TOKEN_FILES:
         if name := os.environ.get(setting):
             return _read_token(Path(name), f"{setting} names it")
@@ -205,6 +205,10 @@ def _read_token(path: Path, why: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RegistryError(f"cannot read the token in {path} ({why}): {reason}") from None
-    if not token or not token.isprintable():
-        raise RegistryError(f"{path} ({why}) holds no token; mount one")
+    return _usable(token, f"{path} ({why})")
+
+
+def _usable(token: str, where: str) -> str:
+    if not token.isascii() or not token.isprintable() or not token:
+        raise RegistryError(f"{where} holds no token that can be sent; mount one")
     return token

@@ -12,8 +12,8 @@ from lrf_core.registry.base import RegistryError, UnreachableRegistryError, one_
 # The client reads these whenever it makes a request, and telemetry when it is imported. Its own
 # defaults wait for minutes for a server that is down, and print to where commands answer.
 for _name, _value in {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }.items():
