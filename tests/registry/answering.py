@@ -41,13 +41,13 @@ def started(served: Any) -> Iterator[str]:
 
 
 @contextmanager
-def answering(answer: Answer) -> Iterator[str]:
+def answering(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """The address of a server that gives this answer to whatever it is asked."""
 
     def app(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         return answer(Request(environ))(environ, start)
 
-    with started(serving(app)) as address:
+    with started(serving(app, tls)) as address:
         yield address
 
 

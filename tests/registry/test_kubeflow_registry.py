@@ -112,6 +112,18 @@ def test_what_others_changed_is_repaired_and_what_they_added_is_kept(
     assert registry.find(release.name, release.version).aliases == ("champion", "latest")
 
 
+def test_registering_again_only_reads(
+    kubeflow_case: RegistryCase, model_registry: ModelRegistryServer
+) -> None:
+    release, number = kubeflow_case.publish()
+    registry = kubeflow_case.open()
+    registry.register(release, number, run_id="run-1")
+    model_registry.requests.clear()
+    registry.register(release, number, run_id="run-2")
+    assert len(model_registry.requests) == 4
+    assert all(asked.startswith("GET ") for asked in model_registry.requests)
+
+
 def test_half_a_registration_is_not_found(
     kubeflow_case: RegistryCase, model_registry: ModelRegistryServer
 ) -> None:

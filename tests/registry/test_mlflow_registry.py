@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from answering import Answer, answering, html, json, status
 from registry_case import REPORTS, RegistryCase, override_by
 from seaweed import Seaweed
@@ -108,6 +110,22 @@ def test_what_others_changed_is_repaired_and_what_they_added_is_kept(
 
 
 @pytest.mark.slow
+def test_registering_again_writes_nothing(mlflow_case: RegistryCase, client: MlflowClient) -> None:
+    release, number = mlflow_case.publish()
+    registry = mlflow_case.open()
+    registry.register(release, number, run_id="run-1")
+
+    def state() -> list[Any]:
+        version = version_of(client, release)
+        run = client.get_run(version.run_id)
+        return [dict(version), dict(client.get_registered_model(release.name)), run.to_dictionary()]
+
+    before = state()
+    registry.register(release, number, run_id="run-2")
+    assert str(state()) == str(before)
+
+
+@pytest.mark.slow
 def test_a_second_version_that_a_killed_registration_left_is_removed(
     mlflow_case: RegistryCase, client: MlflowClient
 ) -> None:
@@ -169,6 +187,19 @@ def test_what_else_may_answer_is_one_clear_line(
     assert address in str(caught.value)
     assert "\n" not in str(caught.value)
     assert _SECRET not in str(caught.value)
+
+
+def test_a_certificate_that_is_not_trusted_is_said_with_the_variable_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    with (
+        answering(html, tls) as address,
+        pytest.raises(RegistryError, match=r"is not trusted; .* MLFLOW_TRACKING_SERVER_CERT_PATH"),
+    ):
+        open_registry(f"mlflow+{address}").check()
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
