@@ -190,7 +190,7 @@ class _Writer:
     def _finished(self, intent: Intent) -> Written | None:
         """All steps after the intent; None where another publisher's manifest must be read."""
         key = manifest_key(self.name, self.version)
-        there = get_sound(self.store, key)
+        there = self._unseen_manifest(key)
         content = there or intent.manifest.encode()
         release = manifest_from(content, self.store.url(key))
         signature = intent.signature.encode() if intent.signature else None
@@ -212,6 +212,18 @@ class _Writer:
         index = change_index(self.store, self.name, lambda index: index.with_version(entry))
         self.store.delete(self._key(INTENT_FILE))
         return Written(release, index.number_of(self.version) or 0, new=not before)
+
+    def _unseen_manifest(self, key: str) -> bytes | None:
+        """The manifest of a version that is not in the index yet; a damaged one is removed."""
+        there = get_sound(self.store, key)
+        try:
+            if there is not None:
+                manifest_from(there, self.store.url(key))
+        except ArtifactError as damaged:
+            _logger.warning("%s; it is written again", damaged)
+            self.store.delete(key)
+            return None
+        return there
 
     def _repaired(self, number: int, entry: IndexEntry) -> Written:
         """The release that is visible, every file of it as its manifest says."""
