@@ -89,6 +89,15 @@ class Intent(Record):
     manifest: str
     signature: str | None = None
 
+    def digests(self) -> list[str]:
+        """sha256 (hex) of the contents that are kept as blobs beside the release's files."""
+        contents = [self.manifest, self.signature]
+        return [_sha256(content.encode()) for content in contents if content is not None]
+
+    def is_old(self) -> bool:
+        """Whether garbage collection may soon take it for abandoned."""
+        return datetime.now(UTC) - datetime.fromisoformat(self.started) > _FRESH
+
 
 class _UnfinishableError(StorageError):
     """Content is gone that a version needs, and it cannot be made again here."""
@@ -164,7 +173,9 @@ class _Writer:
                 if stored is not None:
                     tag = stored.tag
                     intent = read_sealed(Intent, stored.content, self._url(INTENT_FILE))
-                    return intent, tag
+                    if not intent.is_old() or self._renewed(intent, tag):
+                        return intent, tag
+                    continue
             except ArtifactError as damaged:
                 _logger.warning("%s; it is written anew", damaged)
             except DamagedObjectError as damaged:
@@ -172,6 +183,12 @@ class _Writer:
                 self.store.delete(self._key(INTENT_FILE))
             self._claim(tag)
         raise StorageError(f"{self._url(INTENT_FILE)} cannot be written; run it again")
+
+    def _renewed(self, intent: Intent, tag: str) -> bool:
+        """Write an old intent again, so that it is not collected while it is being finished."""
+        _logger.info("going on with what was started at %s in %s", intent.started, self._url(""))
+        again = Intent(manifest=intent.manifest, signature=intent.signature)
+        return self.store.replace(self._key(INTENT_FILE), sealed_json(again), tag)
 
     def _claim(self, tag: str | None) -> None:
         """Upload what is proposed, then say so, unless somebody else was faster."""

@@ -77,9 +77,7 @@ class Content:
             assert (folder / "model.keras").read_bytes() == self.model
             assert (folder / "manifest.json").is_file()
 
-        return write_release(
-            store, self.name, self.version, lambda: self.proposal(store), prove
-        )
+        return write_release(store, self.name, self.version, lambda: self.proposal(store), prove)
 
 
 class Killed(BaseException):

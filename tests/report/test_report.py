@@ -403,6 +403,7 @@ def test_a_release_that_was_let_through_is_printed_in_red() -> None:
         model_digest="c" * 64,
         verdict_digest=refused.digest(),
         files=(),
+        summary=ReleaseSummary.of(refused),
         override=override_of(refused),
     )
     red = published(release)

@@ -1,0 +1,143 @@
+"""Garbage of publishers that died: what no manifest names, and is older than a grace period."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from lrf_core.artifacts import Release
+from lrf_core.artifacts.seal import read_sealed
+from lrf_core.errors import ArtifactError
+from lrf_core.releases.catalog import manifest_from
+from lrf_core.releases.index import IndexEntry, ReleaseIndex, read_index
+from lrf_core.releases.layout import (
+    INTENT_FILE,
+    SIGNATURE_FILE,
+    blob_key,
+    is_blob,
+    manifest_key,
+    version_in,
+)
+from lrf_core.releases.verify import get_sound
+from lrf_core.releases.write import Intent
+from lrf_core.storage import Store
+
+GRACE = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What can be removed: keys, in the order to remove them, and their bytes altogether."""
+
+    keys: tuple[str, ...]
+    size: int
+
+
+def find_garbage(store: Store, older_than: timedelta = GRACE) -> Garbage:
+    """What publishers left behind: blobs that nothing names, unfinished versions, stray files.
+
+    Nothing that was written within the grace period counts: a publisher may be at it. Objects that
+    are not in the layout of releases are never touched.
+
+    Raises:
+        ArtifactError: a manifest or an index cannot be read, so nobody knows what it names.
+        StorageError: the store cannot be read.
+    """
+    survey = _Survey(store, datetime.now(UTC) - older_than)
+    keys, size = [], 0
+    for key in survey.suspects():
+        found = store.stat(key)
+        if found is not None:
+            keys.append(key)
+            size += found.size
+    return Garbage(tuple(keys), size)
+
+
+def collect(store: Store, older_than: timedelta = GRACE) -> Garbage:
+    """Remove what `find_garbage` finds; returns what was removed. Raises as that does."""
+    found = find_garbage(store, older_than)
+    before = datetime.now(UTC) - older_than
+    removed = [key for key in found.keys if _is_old(store, key, before)]
+    for key in removed:
+        store.delete(key)
+    return Garbage(tuple(removed), found.size)
+
+
+@dataclass
+class _Survey:
+    store: Store
+    before: datetime
+    blobs: list[str] = field(default_factory=list)
+    versions: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    named: set[str] = field(default_factory=set)
+
+    def suspects(self) -> list[str]:
+        """Keys that are old and not named by anything."""
+        for key in self.store.list():
+            if is_blob(key):
+                self.blobs.append(key)
+            elif found := version_in(key):
+                self.versions[found[:2]].append(key)
+        names = {name for name, _ in self.versions}
+        indexes = {name: read_index(self.store, name) or ReleaseIndex() for name in names}
+        for name, index in indexes.items():
+            for entry in index.versions:
+                self._keep_visible(name, entry)
+        strays = [
+            key
+            for (name, version), keys in sorted(self.versions.items())
+            for key in self._strays(indexes[name], name, version, keys)
+        ]
+        # The intent last: what is interrupted here is recognized again.
+        strays.sort(key=lambda key: key.endswith(f"/{INTENT_FILE}"))
+        unnamed = [key for key in sorted(self.blobs) if key not in self.named]
+        return strays + [key for key in unnamed if _is_old(self.store, key, self.before)]
+
+    def _keep_visible(self, name: str, entry: IndexEntry) -> None:
+        sha256 = entry.manifest_sha256
+        content = get_sound(self.store, manifest_key(name, entry.version), sha256)
+        content = content or get_sound(self.store, blob_key(sha256), sha256)
+        if content is None:
+            raise ArtifactError(
+                f"{self.store.url(manifest_key(name, entry.version))} is missing or damaged, so "
+                "nobody knows which blobs it names; restore it before collecting garbage"
+            )
+        self.named |= {blob_key(sha256), blob_key(entry.signature_sha256 or "")}
+        self._keep(manifest_from(content, name))
+
+    def _keep(self, release: Release) -> None:
+        self.named |= {blob_key(file.sha256) for file in release.files}
+
+    def _strays(self, index: ReleaseIndex, name: str, version: str, keys: list[str]) -> list[str]:
+        """Of one version: all of an abandoned one, else what its manifest does not name."""
+        manifest = manifest_key(name, version)
+        if manifest not in keys and index.number_of(version) is None:
+            if all(_is_old(self.store, key, self.before) for key in keys):
+                return keys
+            self._keep_intended(keys)
+            return []
+        content = get_sound(self.store, manifest)
+        if content is None:
+            return []  # visible but damaged: `verify` tells
+        release = manifest_from(content, self.store.url(manifest))
+        self._keep(release)
+        folder = manifest.removesuffix(Release.file_name)
+        known = {folder + file.path for file in release.files} | {manifest, folder + SIGNATURE_FILE}
+        if index.number_of(version) is None:
+            self._keep_intended(keys)
+            known.add(folder + INTENT_FILE)
+        return [key for key in keys if key not in known and _is_old(self.store, key, self.before)]
+
+    def _keep_intended(self, keys: list[str]) -> None:
+        for key in keys:
+            content = get_sound(self.store, key) if key.endswith(f"/{INTENT_FILE}") else None
+            if content is not None:
+                intent = read_sealed(Intent, content, self.store.url(key))
+                self._keep(manifest_from(intent.manifest.encode(), self.store.url(key)))
+                self.named |= {blob_key(digest) for digest in intent.digests()}
+
+
+def _is_old(store: Store, key: str, before: datetime) -> bool:
+    found = store.stat(key)
+    return found is not None and found.modified is not None and found.modified < before
