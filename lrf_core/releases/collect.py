@@ -11,6 +11,7 @@ from lrf_core.artifacts.seal import read_sealed
 from lrf_core.errors import ArtifactError
 from lrf_core.releases.catalog import manifest_from
 from lrf_core.releases.index import IndexEntry, ReleaseIndex, read_index
+from lrf_core.releases.intent import Intent
 from lrf_core.releases.layout import (
     INTENT_FILE,
     SIGNATURE_FILE,
@@ -20,7 +21,6 @@ from lrf_core.releases.layout import (
     version_in,
 )
 from lrf_core.releases.verify import get_sound
-from lrf_core.releases.write import Intent
 from lrf_core.storage import Store
 
 GRACE = timedelta(hours=24)

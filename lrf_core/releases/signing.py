@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrf_core.artifacts import Release
 from lrf_core.errors import PublishRefusedError, SpecError
-from lrf_core.releases.layout import SIGNATURE_FILE
+from lrf_core.releases.layout import SIGNATURE_FILE, file_key
+from lrf_core.releases.verify import fetch_release, get_sound
+from lrf_core.storage import Store
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -139,6 +143,23 @@ def check_signature(folder: Path, signed_by: str | None, public_key: str, what: 
             f"{what} is not what was signed with {wanted[:19]}...: its signature does not fit its "
             f"files ({type(error).__name__})"
         ) from error
+
+
+def check_release_signature(store: Store, release: Release, public_key: str) -> None:
+    """Download a release and check it as `check_signature` does.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+        StorageError: the store cannot be read.
+        PublishRefusedError, SpecError: as `check_signature` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="lrf-verify-") as scratch:
+        folder = fetch_release(store, release, Path(scratch))
+        for path in (Release.file_name, SIGNATURE_FILE):
+            content = get_sound(store, file_key(release.name, release.version, path))
+            if content is not None:
+                (folder / path).write_bytes(content)
+        check_signature(folder, release.signed_by, public_key, release.location)
 
 
 def _needed(module: str) -> Any:

@@ -20,19 +20,17 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from lrf_core.artifacts import Record, Release, ReleaseFile
+from lrf_core.artifacts import Release, ReleaseFile
 from lrf_core.artifacts.seal import read_sealed, sealed_json
 from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.progress import track
 from lrf_core.releases.catalog import manifest_from
 from lrf_core.releases.index import IndexEntry, change_index, read_index
+from lrf_core.releases.intent import FRESH, Intent
 from lrf_core.releases.layout import (
     INTENT_FILE,
     SIGNATURE_FILE,
@@ -45,9 +43,6 @@ from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, sha2
 
 _logger = logging.getLogger("lrf")
 
-# A blob that nothing names may be collected a day after it was written: an older one is not relied
-# on, but written again.
-_FRESH = timedelta(hours=1)
 _ATTEMPTS = 5
 
 
@@ -74,29 +69,6 @@ class Written:
     release: Release
     number: int
     new: bool
-
-
-class Intent(Record):
-    """What a version is to be made of; written before anything lies in its directory.
-
-    Attributes:
-        started: when, ISO 8601, by the publisher's clock.
-        manifest, signature: the text of these files.
-    """
-
-    schema_version: Literal[1] = 1
-    started: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    manifest: str
-    signature: str | None = None
-
-    def digests(self) -> list[str]:
-        """sha256 (hex) of the contents that are kept as blobs beside the release's files."""
-        contents = [self.manifest, self.signature]
-        return [_sha256(content.encode()) for content in contents if content is not None]
-
-    def is_old(self) -> bool:
-        """Whether garbage collection may soon take it for abandoned."""
-        return datetime.now(UTC) - datetime.fromisoformat(self.started) > _FRESH
 
 
 class _UnfinishableError(StorageError):
@@ -318,7 +290,7 @@ class _Writer:
         found = self.store.stat(key)
         if found is not None and (found.size, found.sha256) == (file.size, file.sha256):
             written = found.modified
-            if written is not None and datetime.now(UTC) - written < _FRESH:
+            if written is not None and datetime.now(UTC) - written < FRESH:
                 return
         self.store.put_file(key, source)
 

@@ -45,6 +45,7 @@ from lrf_core.releases.sbom import SBOM_FILE, write_sbom
 from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
 from lrf_core.spec import GateSpec, PublishSpec
 from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
+from lrf_core.stages.refuse import refuse_foreign, refuse_other_limits, refuse_unless_passed
 from lrf_core.storage import Store, open_store, sha256_of
 
 __all__ = ["publish", "read_release", "verify_release"]
@@ -113,11 +114,11 @@ def publish(
     """
     settings = settings or PublishSpec()
     digest = model_digest(model)
-    _refuse_foreign(verdict, digest)
+    refuse_foreign(verdict, digest)
     refuse_altered(verdict)
-    _refuse_other_limits(verdict, gate)
+    refuse_other_limits(verdict, gate)
     if override is None:
-        _refuse_unless_passed(verdict)
+        refuse_unless_passed(verdict)
     else:
         refuse_unless_overridden(verdict, override)
         _warn_of(override)
@@ -245,43 +246,6 @@ class _Making:
             summary=ReleaseSummary.of(verdict),
             signed_by=self.key.fingerprint if self.key else None,
             override=self.override,
-        )
-
-
-def _refuse_foreign(verdict: Verdict, digest: str) -> None:
-    if verdict.candidate_digest != digest:
-        raise PublishRefusedError(
-            f"the verdict is about model {verdict.candidate_digest[:12]}, the model to publish is "
-            f"{digest[:12]}; validate the model that is to be published"
-        )
-
-
-def _refuse_other_limits(verdict: Verdict, gate: GateSpec | None) -> None:
-    """The confidence is kept undivided in the verdict, beside the number of candidates."""
-    if gate is None:
-        return
-    judged, asked = verdict.lineage.settings.get("gate"), gate.model_dump(mode="json")
-    if judged == asked:
-        return
-    judged = judged if isinstance(judged, dict) else {}
-    nothing = object()
-    differing = [
-        f"{limit} ({judged.get(limit)} instead of {asked.get(limit)})"
-        for limit in sorted({*judged, *asked})
-        if judged.get(limit, nothing) != asked.get(limit, nothing)
-    ]
-    raise PublishRefusedError(
-        f"model {verdict.candidate_digest[:12]} was judged by other limits than the spec asks for: "
-        f"{', '.join(differing)}; nothing is published. Validate the model again with this spec"
-    )
-
-
-def _refuse_unless_passed(verdict: Verdict) -> None:
-    if not verdict.passed:
-        failed = ", ".join(check.name for check in verdict.failed())
-        raise PublishRefusedError(
-            f"model {verdict.candidate_digest[:12]} did not pass the gate (failed: {failed}); "
-            "nothing is published. Lower the goal, fine-tune longer, or change the gate's limits"
         )
 
 

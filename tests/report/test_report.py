@@ -26,6 +26,7 @@ from lrf_core.artifacts import (
     Override,
     Plan,
     Release,
+    ReleaseSummary,
     TriedPlan,
     Verdict,
 )

@@ -68,7 +68,7 @@ def test_a_release_keeps_who_let_it_through_and_why(
     assert override.checks == (DROP, SLOW)
     (file,) = tmp_path.rglob("override.json")
     assert Override.load(file) == override
-    assert {"override.json", "model.keras"} == {found.path for found in release.files}
+    assert {"override.json", "model.keras"} < {found.path for found in release.files}
     (record,) = [found for found in caplog.records if found.levelno == logging.WARNING]
     for words in ("did not pass", "accuracy_drop, litert_latency_ratio", "A. Miller", "the demo"):
         assert words in record.getMessage()
