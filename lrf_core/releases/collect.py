@@ -10,12 +10,13 @@ from lrf_core.artifacts import Release
 from lrf_core.artifacts.seal import read_sealed
 from lrf_core.errors import ArtifactError
 from lrf_core.releases.catalog import manifest_from
-from lrf_core.releases.index import IndexEntry, ReleaseIndex, read_index
+from lrf_core.releases.index import IndexEntry, read_index
 from lrf_core.releases.intent import Intent
 from lrf_core.releases.layout import (
     INTENT_FILE,
     SIGNATURE_FILE,
     blob_key,
+    file_key,
     is_blob,
     manifest_key,
     version_in,
@@ -24,6 +25,8 @@ from lrf_core.releases.verify import get_sound
 from lrf_core.storage import Store
 
 GRACE = timedelta(hours=24)
+
+_NAMING = (f"/{INTENT_FILE}", f"/{Release.file_name}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class _Survey:
     blobs: list[str] = field(default_factory=list)
     versions: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
     named: set[str] = field(default_factory=set)
+    visible: dict[tuple[str, str], Release] = field(default_factory=dict)
 
     def suspects(self) -> list[str]:
         """Keys that are old and not named by anything."""
@@ -80,14 +84,14 @@ class _Survey:
             elif found := version_in(key):
                 self.versions[found[:2]].append(key)
         names = {name for name, _ in self.versions}
-        indexes = {name: read_index(self.store, name) or ReleaseIndex() for name in names}
-        for name, index in indexes.items():
-            for entry in index.versions:
+        for name in names:
+            index = read_index(self.store, name)
+            for entry in index.versions if index else ():
                 self._keep_visible(name, entry)
         strays = [
             key
             for (name, version), keys in sorted(self.versions.items())
-            for key in self._strays(indexes[name], name, version, keys)
+            for key in self._strays(name, version, keys)
         ]
         # The intent last: what is interrupted here is recognized again.
         strays.sort(key=lambda key: key.endswith(f"/{INTENT_FILE}"))
@@ -104,38 +108,37 @@ class _Survey:
                 "nobody knows which blobs it names; restore it before collecting garbage"
             )
         self.named |= {blob_key(sha256), blob_key(entry.signature_sha256 or "")}
-        self._keep(manifest_from(content, name))
+        release = manifest_from(content, name)
+        self.visible[name, entry.version] = release
+        self._keep(release)
 
     def _keep(self, release: Release) -> None:
         self.named |= {blob_key(file.sha256) for file in release.files}
 
-    def _strays(self, index: ReleaseIndex, name: str, version: str, keys: list[str]) -> list[str]:
-        """Of one version: all of an abandoned one, else what its manifest does not name."""
-        manifest = manifest_key(name, version)
-        if manifest not in keys and index.number_of(version) is None:
-            if all(_is_old(self.store, key, self.before) for key in keys):
-                return keys
-            self._keep_intended(keys)
+    def _strays(self, name: str, version: str, keys: list[str]) -> list[str]:
+        """Of one version: what its release does not name, or all that was abandoned."""
+        release = self.visible.get((name, version))
+        old = [key for key in keys if _is_old(self.store, key, self.before)]
+        if release is None:
+            # With a manifest, only the index is missing: its publisher would go on from there.
+            if len(old) == len(keys) and manifest_key(name, version) not in keys:
+                return old
+            self._keep_unseen(keys)
             return []
-        content = get_sound(self.store, manifest)
-        if content is None:
-            return []  # visible but damaged: `verify` tells
-        release = manifest_from(content, self.store.url(manifest))
-        self._keep(release)
-        folder = manifest.removesuffix(Release.file_name)
-        known = {folder + file.path for file in release.files} | {manifest, folder + SIGNATURE_FILE}
-        if index.number_of(version) is None:
-            self._keep_intended(keys)
-            known.add(folder + INTENT_FILE)
-        return [key for key in keys if key not in known and _is_old(self.store, key, self.before)]
+        known = {manifest_key(name, version), file_key(name, version, SIGNATURE_FILE)}
+        known |= {file_key(name, version, file.path) for file in release.files}
+        return [key for key in old if key not in known]
 
-    def _keep_intended(self, keys: list[str]) -> None:
+    def _keep_unseen(self, keys: list[str]) -> None:
+        """Keep the blobs that an intent or a manifest names that readers do not see yet."""
         for key in keys:
-            content = get_sound(self.store, key) if key.endswith(f"/{INTENT_FILE}") else None
-            if content is not None:
+            content = get_sound(self.store, key) if key.endswith(_NAMING) else None
+            if content is not None and key.endswith(INTENT_FILE):
                 intent = read_sealed(Intent, content, self.store.url(key))
-                self._keep(manifest_from(intent.manifest.encode(), self.store.url(key)))
                 self.named |= {blob_key(digest) for digest in intent.digests()}
+                content = intent.manifest.encode()
+            if content is not None:
+                self._keep(manifest_from(content, self.store.url(key)))
 
 
 def _is_old(store: Store, key: str, before: datetime) -> bool:
