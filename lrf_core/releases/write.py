@@ -229,19 +229,23 @@ class _Writer:
         if entry.signature_sha256:
             parts.append(ReleaseFile(path=SIGNATURE_FILE, size=0, sha256=entry.signature_sha256))
         try:
-            self._placed(release, content, parts)
+            repaired = self._placed(release, content, parts)
         except _UnfinishableError as lost:
             raise self._beyond_repair(str(lost)) from None
+        if repaired:
+            _logger.warning("missing or damaged in %s, repaired: %s", self._url(""), repaired)
         self.store.delete(self._key(INTENT_FILE))
         return Written(release, number, new=False)
 
-    def _placed(self, release: Release, manifest: bytes, parts: list[ReleaseFile]) -> None:
-        """Every part in the version's directory, read back, and proven to be the release."""
+    def _placed(self, release: Release, manifest: bytes, parts: list[ReleaseFile]) -> list[str]:
+        """Put every part in the version's directory, read it back, and prove that it is the release.
+
+        Returns the paths that had to be written.
+        """
         with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
-            for part in parts:
-                found = self.store.stat(self._key(part.path))
-                if found is None or found.sha256 != part.sha256:
-                    self._copy(part)
+            written = [part for part in parts if not self._is_there(part)]
+            for part in written:
+                self._copy(part)
             damaged = fetch(self.store, self.name, self.version, parts, Path(scratch))
             for part in damaged:
                 _logger.warning("%s is damaged; it is written again", self._url(part.path))
@@ -255,6 +259,12 @@ class _Writer:
                 )
             (Path(scratch) / Release.file_name).write_bytes(manifest)
             self.prove(release, Path(scratch))
+        return [part.path for part in written]
+
+    def _is_there(self, part: ReleaseFile) -> bool:
+        """As far as the store can tell without reading it."""
+        found = self.store.stat(self._key(part.path))
+        return found is not None and found.sha256 == part.sha256
 
     def _copy(self, part: ReleaseFile) -> None:
         try:

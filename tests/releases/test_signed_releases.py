@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import subprocess
 import sys
@@ -19,10 +20,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from tiny import tiny_cnn
 
-from lrf_core.artifacts import Check, Cost, Lineage, ModelMeasures, Release, Verdict
+from lrf_core import cli
+from lrf_core.artifacts import (
+    Check,
+    Cost,
+    Lineage,
+    ModelMeasures,
+    Release,
+    ReleaseFile,
+    Verdict,
+)
+from lrf_core.artifacts.seal import sealed_json
 from lrf_core.errors import ArtifactError, PublishRefusedError, SpecError
 from lrf_core.models.load import model_digest
-from lrf_core.releases import resolve, verify_version
+from lrf_core.releases import read_index, resolve, verify_version
 from lrf_core.releases.signing import check_release_signature, signing_key
 from lrf_core.spec import PublishSpec
 from lrf_core.stages import publish
@@ -101,7 +112,7 @@ def test_a_release_that_is_not_signed_as_asked_for_is_refused(
     signed = publish_signed(model, tmp_path / "signed", signing_key=others.private)
     with pytest.raises(PublishRefusedError, match="is not signed, but"):
         check_release_signature(LocalStore(tmp_path / "unsigned"), unsigned, str(keys.public))
-    with pytest.raises(PublishRefusedError, match="is signed with sha256:.* not with sha256:"):
+    with pytest.raises(PublishRefusedError, match=r"is signed with sha256:.* not with sha256:"):
         check_release_signature(LocalStore(tmp_path / "signed"), signed, str(keys.public))
     # Nor does publishing it once more, signed, pass it off as signed.
     for to in ("unsigned", "signed"):
@@ -123,33 +134,54 @@ def test_nothing_is_visible_where_the_signature_is_not_the_one_asked_for(
         resolve(LocalStore(tmp_path / "store"), "tiny", "latest")
 
 
-@pytest.mark.parametrize("path", ["plan.json", "manifest.json", "signature.json", "sbom.json"])
-def test_what_was_changed_with_all_its_digests_is_still_found_by_the_signature(
-    model: keras.Model, keys: Keys, tmp_path: Path, path: str
+def test_a_signature_that_was_damaged_is_refused(
+    model: keras.Model, keys: Keys, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    release = publish_signed(model, store.root, signing_key=keys.private)
+    signature = store.root / "tiny" / release.version / "signature.json"
+    signature.write_bytes(signature.read_bytes().replace(b"A", b"B", 1))
+
+    assert verify_version(store, "tiny", 1) == ["signature.json"]
+    with pytest.raises(PublishRefusedError, match="its signature does not fit its files"):
+        check_release_signature(store, release, str(keys.public))
+
+
+def test_what_was_changed_with_all_its_digests_is_found_by_the_signature_only(
+    model: keras.Model, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever can write to the store can make everything fit, but not sign it."""
     store = LocalStore(tmp_path / "store")
     release = publish_signed(model, store.root, signing_key=keys.private)
-    folder = store.root / "tiny" / release.version
-    if path == "plan.json":
-        (folder / path).write_text("planted")
-    else:
-        content = (folder / path).read_bytes()
-        (folder / path).write_bytes(content.replace(b"0", b"1", 1))
-    altered = release
-    if path == "sbom.json":
-        files = tuple(
-            file.model_copy(update={"sha256": store.stat(f"tiny/{release.version}/{path}").sha256})
-            if file.path == path
-            else file
-            for file in release.files
-        )
-        altered = release.model_copy(update={"files": files})
-    if path == "plan.json":
-        assert verify_version(store, "tiny", 1) == ["plan.json"]
-        return
+    planted = b"{}"
+    digest = hashlib.sha256(planted).hexdigest()
+    files = tuple(
+        ReleaseFile(path=file.path, size=len(planted), sha256=digest)
+        if file.path == "sbom.json"
+        else file
+        for file in release.files
+    )
+    forged = release.model_copy(update={"files": files})
+    manifest = forged.model_dump_json(indent=2).encode()
+    manifest_digest = hashlib.sha256(manifest).hexdigest()
+    for content, sha256, path in (
+        (planted, digest, "sbom.json"),
+        (manifest, manifest_digest, "manifest.json"),
+    ):
+        store.put(f"blobs/{sha256}", content)
+        store.put(f"tiny/{release.version}/{path}", content)
+    index = read_index(store, "tiny")
+    assert index is not None
+    entry = index.versions[0].model_copy(update={"manifest_sha256": manifest_digest})
+    store.put("tiny/index.json", sealed_json(index.model_copy(update={"versions": (entry,)})))
+
+    verify = ["releases", "verify", "tiny", "--from", str(store.root)]
+    with pytest.raises(SystemExit) as ended:
+        cli.app(verify)
+    assert ended.value.code == 0
+    assert "tiny 1" in capsys.readouterr().out
     with pytest.raises(PublishRefusedError, match="its signature does not fit its files"):
-        check_release_signature(store, altered, str(keys.public))
+        cli.app([*verify, "--public-key", str(keys.public)], standalone_mode=False)
 
 
 def test_a_key_with_a_password_and_from_the_environment(

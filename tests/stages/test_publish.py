@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import logging
 import subprocess
 import sys
+import types
 import uuid
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +23,11 @@ from tiny import tiny_cnn
 
 from lrf_core.artifacts import Check, Cost, Lineage, ModelMeasures, Release, Verdict
 from lrf_core.errors import ArtifactError, PublishRefusedError, SpecError, StorageError
+from lrf_core.export import open_exported
 from lrf_core.models.load import load_model, model_digest
-from lrf_core.releases import release_names
+from lrf_core.releases import release_names, resolve
+from lrf_core.releases.answers import read_answers, sample_answers
+from lrf_core.spec import GateSpec, PublishSpec
 from lrf_core.stages.publish import publish, read_release, verify_release
 from lrf_core.storage import open_store
 from lrf_core.storage.local import LocalStore
@@ -356,7 +361,8 @@ def test_a_damaged_release_is_repaired_by_publishing_again(
     again = publish(model, verdict_of(model), to, name="tiny", attachments={})
     assert again == release
     assert verify_release(store, release) == []
-    assert "plan.json is damaged; it is written again" in caplog.text
+    assert "plan.json" in caplog.text
+    assert "report.html" in caplog.text
 
 
 def test_a_release_that_is_not_there_or_not_readable_is_named(tmp_path: Path) -> None:
@@ -365,3 +371,201 @@ def test_a_release_that_is_not_there_or_not_readable_is_named(tmp_path: Path) ->
     open_store(str(tmp_path)).put("tiny/index.json", b'{"versions": []}')
     with pytest.raises(ArtifactError, match="is damaged or was changed by hand"):
         read_release(str(tmp_path), "tiny", "v-1")
+
+
+def gated(model: keras.Model, gate: GateSpec, **changes: Any) -> Verdict:
+    """A verdict made by the limits of a gate."""
+    settings = {"gate": gate.model_dump(mode="json"), "seed": 0, "candidates": 3}
+    return verdict_of(model, lineage=Lineage(inputs={}, settings=settings), **changes)
+
+
+@pytest.mark.parametrize(
+    ("judged", "asked", "named"),
+    [
+        (
+            {"max_accuracy_drop": 5.0},
+            {"max_accuracy_drop": 1.0},
+            r"max_accuracy_drop .5\.0 instead",
+        ),
+        ({}, {"confidence": 0.95}, r"confidence .None instead of 0\.95"),
+        ({"max_worst_class_drop": 2.0}, {}, r"max_worst_class_drop .2\.0 instead of None"),
+        ({"max_samples": 10}, {"max_samples": None}, "max_samples"),
+    ],
+    ids=["laxer", "less sure", "stricter", "fewer samples"],
+)
+def test_a_verdict_by_other_limits_than_asked_for_is_refused(
+    model: keras.Model, tmp_path: Path, judged: dict[str, Any], asked: dict[str, Any], named: str
+) -> None:
+    verdict = gated(model, GateSpec(**judged))
+    to = str(tmp_path / "store")
+    with pytest.raises(PublishRefusedError, match=named) as caught:
+        publish(model, verdict, to, name="tiny", attachments={}, gate=GateSpec(**asked))
+
+    assert caught.value.exit_code == 3
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_verdict_that_keeps_no_limits_is_refused_where_limits_are_asked_for(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    with pytest.raises(PublishRefusedError, match="judged by other limits"):
+        publish(
+            model,
+            verdict_of(model),
+            str(tmp_path / "store"),
+            name="tiny",
+            attachments={},
+            gate=GateSpec(),
+        )
+
+
+def test_the_confidence_of_a_run_is_compared_undivided(model: keras.Model, tmp_path: Path) -> None:
+    gate = GateSpec(max_accuracy_drop=1.0, confidence=0.95)
+    verdict = gated(model, gate)
+    # As it is after a file: numbers may come back as others that are equal.
+    verdict = Verdict.load(verdict.save(tmp_path / "verdict.json"))
+    release = publish(
+        model, verdict, str(tmp_path / "store"), name="tiny", attachments={}, gate=gate
+    )
+    assert release.verdict_digest == verdict.digest()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"passed": false', b'"passed": true'),
+        (b'"limit": "at least 50% fewer"', b'"limit": "at least 05% fewer"'),
+        (b'"seal": "', b'"seal": "0'),
+    ],
+    ids=["passed", "limit", "seal"],
+)
+def test_a_verdict_file_that_was_edited_is_not_read(
+    model: keras.Model, tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    file = verdict_of(model, passed=False, checks=(PASSED, FAILED)).save(tmp_path / "verdict.json")
+    content = file.read_bytes()
+    assert old in content
+    file.write_bytes(content.replace(old, new))
+    with pytest.raises(ArtifactError, match="its seal does not fit"):
+        Verdict.load(file)
+
+
+def test_a_verdict_file_without_a_seal_is_not_read(model: keras.Model, tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text(verdict_of(model).model_dump_json())
+    with pytest.raises(ArtifactError, match="has no seal"):
+        Verdict.load(tmp_path)
+
+
+def test_another_verdict_is_not_attached(model: keras.Model, tmp_path: Path) -> None:
+    other = verdict_of(model, agreement=12.0).save(tmp_path / "verdict.json")
+    with pytest.raises(PublishRefusedError, match="is not the verdict to publish by"):
+        publish(
+            model,
+            verdict_of(model),
+            str(tmp_path / "store"),
+            name="tiny",
+            attachments={"verdict.json": other},
+        )
+
+
+def test_all_formats_answer_as_recorded(model: keras.Model, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    release = publish(
+        model,
+        verdict_of(model),
+        str(tmp_path),
+        name="tiny",
+        attachments={},
+        settings=PublishSpec(onnx=True),
+    )
+    folder = tmp_path / "tiny" / release.version
+    answers = sample_answers(LocalStore(tmp_path), release)
+    assert list(answers.inputs) == ["image"]
+    assert answers.inputs["image"].shape == (8, 16, 16, 3)
+    assert list(answers.outputs) == ["output_0"]
+    for path in ("saved_model/1", "model.tflite", "model.onnx"):
+        found = open_exported(folder / path).run(answers.inputs)
+        np.testing.assert_allclose(found["output_0"], answers.outputs["output_0"], atol=1e-5)
+    stored = load_model(folder / "model.keras").predict(answers.inputs["image"], verbose=0)
+    np.testing.assert_allclose(stored, answers.outputs["output_0"], atol=1e-6)
+
+
+def test_without_the_onnx_extra_nothing_is_written(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if "onnx" in name else name)
+    with pytest.raises(SpecError, match=r"install lrf\[onnx\]"):
+        publish(
+            model,
+            verdict_of(model),
+            str(tmp_path / "store"),
+            name="tiny",
+            attachments={},
+            settings=PublishSpec(onnx=True),
+        )
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_bill_of_materials_names_the_files_and_what_made_them(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    release = publish(model, verdict_of(model), str(tmp_path), name="tiny", attachments={})
+    content = (tmp_path / "tiny" / release.version / "sbom.json").read_text()
+    bom = json.loads(content)
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    described = bom["metadata"]["component"]
+    assert described["type"] == "machine-learning-model"
+    assert (described["name"], described["version"]) == ("tiny", release.version)
+    hashes = {part["name"]: part["hashes"][0]["content"] for part in described["components"]}
+    digests = {file.path: file.sha256 for file in release.files if file.path != "sbom.json"}
+    assert hashes == digests
+    made_by = {part["name"]: part["purl"] for part in bom["components"]}
+    assert made_by["keras"] == f"pkg:pypi/keras@{keras.__version__}"
+    assert str(Path.home()) not in content
+
+
+def test_registries_are_told_last_and_again_when_run_again(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    seen: list[tuple[str, int, str | None]] = []
+
+    class Refusing:
+        """A registry that is down the first time."""
+
+        def register(self, release: Release, number: int, *, run_id: str | None = None) -> None:
+            assert resolve(store, "tiny", number).release == release  # readers see it already
+            seen.append((release.version, number, run_id))
+            if len(seen) == 1:
+                raise StorageError("the registry is down")
+
+    registry = types.ModuleType("lrf_core.registry")
+    registry.open_registry = lambda uri: Refusing()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lrf_core.registry", registry)
+
+    def publish_registered() -> Release:
+        return publish(
+            model,
+            verdict_of(model),
+            str(tmp_path),
+            name="tiny",
+            attachments={},
+            registries=["any://registry"],
+            run_id="run 7",
+        )
+
+    with pytest.raises(StorageError, match="the registry is down"):
+        publish_registered()
+    release = publish_registered()
+    assert seen == [(release.version, 1, "run 7")] * 2
+
+
+def test_answers_that_are_none_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pickled.npz", **{"input/x": np.array([{}], dtype=object)})
+    np.savez(tmp_path / "uneven.npz", **{"input/x": np.zeros(2), "output/y": np.zeros(3)})
+    np.savez(tmp_path / "other.npz", **{"x": np.zeros(2)})
+    (tmp_path / "text.npz").write_text("no archive")
+    for file in tmp_path.iterdir():
+        with pytest.raises(ArtifactError, match="holds no sample answers"):
+            read_answers(file.read_bytes(), str(file))
