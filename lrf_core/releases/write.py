@@ -238,7 +238,7 @@ class _Writer:
         return Written(release, number, new=False)
 
     def _placed(self, release: Release, manifest: bytes, parts: list[ReleaseFile]) -> list[str]:
-        """Put every part in the version's directory, read it back, and prove that it is the release.
+        """Put all parts in the directory of the version, read them back, and prove the release.
 
         Returns the paths that had to be written.
         """
