@@ -19,16 +19,17 @@ _convert = publishing.model_files
 
 
 @pytest.fixture(scope="session")
-def _conversions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def conversions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where they lie."""
     return tmp_path_factory.mktemp("conversions")
 
 
 @pytest.fixture
-def exported_once(_conversions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def exported_once(conversions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`publish` takes the files of a model that an earlier test published, as they came out."""
 
     def kept(model: keras.Model, folder: Path, **formats: Any) -> dict[str, Path]:
-        of_model = _conversions / digest_of([model_digest(model), formats])
+        of_model = conversions / digest_of([model_digest(model), formats])
         if not of_model.exists():
             unfinished = of_model.with_name(f"{of_model.name}-unfinished-{id(folder)}")
             _convert(model, unfinished, **formats)
