@@ -1,4 +1,4 @@
-"""Releases in object storage: written whole or not at all, listed, verified, rolled back, collected.
+"""Releases in object storage: written whole or not at all, listed, verified, rolled back.
 
 A store holds `blobs/<sha256>`, `<name>/<version>/...` and `<name>/index.json`; what the index does
 not name does not exist for readers.

@@ -132,7 +132,10 @@ def read_manifest(store: Store, name: str, entry: IndexEntry) -> Release:
         raise ArtifactError(
             f"{store.url(key)} is missing or damaged; publish the same model again to repair it"
         )
-    return manifest_from(content, store.url(key))
+    release = manifest_from(content, store.url(key))
+    if (release.name, release.version) != (name, entry.version):
+        raise ArtifactError(f"{store.url(key)} is the manifest of {release.name} {release.version}")
+    return release
 
 
 def manifest_from(content: bytes, where: str) -> Release:

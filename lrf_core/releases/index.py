@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from pydantic import Field
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_random
 
 from lrf_core.artifacts import Record
@@ -40,7 +41,7 @@ class ReleaseIndex(Record):
 
     schema_version: Literal[1] = 1
     versions: tuple[IndexEntry, ...] = ()
-    aliases: dict[str, int] = {}
+    aliases: dict[str, int] = Field(default_factory=dict)
 
     def number_of(self, version: str) -> int | None:
         """The number of a version; None where it is not visible."""

@@ -88,7 +88,8 @@ def verify_version(store: Store, name: str, number: int) -> list[str]:
     digests = {entry.manifest_sha256}
     if entry.signature_sha256:
         digests.add(entry.signature_sha256)
-    damaged = []
+    damaged: list[str] = []
+    release: Release | None
     try:
         release = read_manifest(store, name, entry)
     except (ArtifactError, DamagedObjectError):

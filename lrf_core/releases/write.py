@@ -20,19 +20,17 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from lrf_core.artifacts import Record, Release, ReleaseFile
+from lrf_core.artifacts import Release, ReleaseFile
 from lrf_core.artifacts.seal import read_sealed, sealed_json
 from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.progress import track
 from lrf_core.releases.catalog import manifest_from
 from lrf_core.releases.index import IndexEntry, change_index, read_index
+from lrf_core.releases.intent import FRESH, Intent
 from lrf_core.releases.layout import (
     INTENT_FILE,
     SIGNATURE_FILE,
@@ -45,9 +43,6 @@ from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, sha2
 
 _logger = logging.getLogger("lrf")
 
-# A blob that nothing names may be collected a day after it was written: an older one is not relied
-# on, but written again.
-_FRESH = timedelta(hours=1)
 _ATTEMPTS = 5
 
 
@@ -74,20 +69,6 @@ class Written:
     release: Release
     number: int
     new: bool
-
-
-class Intent(Record):
-    """What a version is to be made of; written before anything lies in its directory.
-
-    Attributes:
-        started: when, ISO 8601, by the publisher's clock.
-        manifest, signature: the text of these files.
-    """
-
-    schema_version: Literal[1] = 1
-    started: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    manifest: str
-    signature: str | None = None
 
 
 class _UnfinishableError(StorageError):
@@ -164,7 +145,9 @@ class _Writer:
                 if stored is not None:
                     tag = stored.tag
                     intent = read_sealed(Intent, stored.content, self._url(INTENT_FILE))
-                    return intent, tag
+                    if not intent.is_old() or self._renewed(intent, tag):
+                        return intent, tag
+                    continue
             except ArtifactError as damaged:
                 _logger.warning("%s; it is written anew", damaged)
             except DamagedObjectError as damaged:
@@ -172,6 +155,12 @@ class _Writer:
                 self.store.delete(self._key(INTENT_FILE))
             self._claim(tag)
         raise StorageError(f"{self._url(INTENT_FILE)} cannot be written; run it again")
+
+    def _renewed(self, intent: Intent, tag: str) -> bool:
+        """Write an old intent again, so that it is not collected while it is being finished."""
+        _logger.info("going on with what was started at %s in %s", intent.started, self._url(""))
+        again = Intent(manifest=intent.manifest, signature=intent.signature)
+        return self.store.replace(self._key(INTENT_FILE), sealed_json(again), tag)
 
     def _claim(self, tag: str | None) -> None:
         """Upload what is proposed, then say so, unless somebody else was faster."""
@@ -190,7 +179,7 @@ class _Writer:
     def _finished(self, intent: Intent) -> Written | None:
         """All steps after the intent; None where another publisher's manifest must be read."""
         key = manifest_key(self.name, self.version)
-        there = get_sound(self.store, key)
+        there = self._unseen_manifest(key)
         content = there or intent.manifest.encode()
         release = manifest_from(content, self.store.url(key))
         signature = intent.signature.encode() if intent.signature else None
@@ -213,6 +202,18 @@ class _Writer:
         self.store.delete(self._key(INTENT_FILE))
         return Written(release, index.number_of(self.version) or 0, new=not before)
 
+    def _unseen_manifest(self, key: str) -> bytes | None:
+        """The manifest of a version that is not in the index yet; a damaged one is removed."""
+        there = get_sound(self.store, key)
+        try:
+            if there is not None:
+                manifest_from(there, self.store.url(key))
+        except ArtifactError as damaged:
+            _logger.warning("%s; it is written again", damaged)
+            self.store.delete(key)
+            return None
+        return there
+
     def _repaired(self, number: int, entry: IndexEntry) -> Written:
         """The release that is visible, every file of it as its manifest says."""
         key = manifest_key(self.name, self.version)
@@ -228,19 +229,23 @@ class _Writer:
         if entry.signature_sha256:
             parts.append(ReleaseFile(path=SIGNATURE_FILE, size=0, sha256=entry.signature_sha256))
         try:
-            self._placed(release, content, parts)
+            repaired = self._placed(release, content, parts)
         except _UnfinishableError as lost:
             raise self._beyond_repair(str(lost)) from None
+        if repaired:
+            _logger.warning("missing or damaged in %s, repaired: %s", self._url(""), repaired)
         self.store.delete(self._key(INTENT_FILE))
         return Written(release, number, new=False)
 
-    def _placed(self, release: Release, manifest: bytes, parts: list[ReleaseFile]) -> None:
-        """Every part in the version's directory, read back, and proven to be the release."""
+    def _placed(self, release: Release, manifest: bytes, parts: list[ReleaseFile]) -> list[str]:
+        """Put all parts in the directory of the version, read them back, and prove the release.
+
+        Returns the paths that had to be written.
+        """
         with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
-            for part in parts:
-                found = self.store.stat(self._key(part.path))
-                if found is None or found.sha256 != part.sha256:
-                    self._copy(part)
+            written = [part for part in parts if not self._is_there(part)]
+            for part in written:
+                self._copy(part)
             damaged = fetch(self.store, self.name, self.version, parts, Path(scratch))
             for part in damaged:
                 _logger.warning("%s is damaged; it is written again", self._url(part.path))
@@ -254,6 +259,12 @@ class _Writer:
                 )
             (Path(scratch) / Release.file_name).write_bytes(manifest)
             self.prove(release, Path(scratch))
+        return [part.path for part in written]
+
+    def _is_there(self, part: ReleaseFile) -> bool:
+        """As far as the store can tell without reading it."""
+        found = self.store.stat(self._key(part.path))
+        return found is not None and found.sha256 == part.sha256
 
     def _copy(self, part: ReleaseFile) -> None:
         try:
@@ -289,7 +300,7 @@ class _Writer:
         found = self.store.stat(key)
         if found is not None and (found.size, found.sha256) == (file.size, file.sha256):
             written = found.modified
-            if written is not None and datetime.now(UTC) - written < _FRESH:
+            if written is not None and datetime.now(UTC) - written < FRESH:
                 return
         self.store.put_file(key, source)
 
