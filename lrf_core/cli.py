@@ -9,7 +9,7 @@ import sys
 import typer
 
 from lrf_core import progress
-from lrf_core.commands import compress, exploring, export, frontier, judging, profile
+from lrf_core.commands import compress, exploring, export, frontier, judging, profile, releases
 from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LrfError, SpecError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ for _command in (
     export.export,
 ):
     app.command()(_command)
+app.add_typer(releases.app, name="releases")
 
 
 def main() -> None:

@@ -67,6 +67,11 @@ def print_for_people(content: Any, where: str | Path) -> None:
     console.print("written to", str(where), soft_wrap=True)
 
 
+def print_table(content: Any) -> None:
+    """Print a table or several."""
+    _console().print(content)
+
+
 def _console() -> rich.console.Console:
     console = rich.console.Console(highlight=False)
     if not console.is_terminal:

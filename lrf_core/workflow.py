@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,9 @@ from lrf_core.artifacts import (
     Analysis,
     DesignSpace,
     FinetuneRecord,
+    Override,
     Plan,
+    Release,
     Verdict,
     digest_of,
 )
@@ -31,7 +33,7 @@ from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outcome, Outputs, Run
 from lrf_core.results import write_results, write_whole_lineage
-from lrf_core.spec import Spec
+from lrf_core.spec import GateSpec, Spec
 from lrf_core.storage import open_store
 
 _logger = logging.getLogger("lrf")
@@ -58,8 +60,7 @@ def compress(spec: Spec) -> Run:
             "own losses"
         )
     data = open_data(spec.data, model, spec.seed)
-    store = store_uri(spec)
-    open_store(store).check()
+    open_store(store_uri(spec)).check()
     exploring = spec.effective_explore()
     if exploring.cache:
         open_cache(exploring.cache)
@@ -86,13 +87,14 @@ def compress(spec: Spec) -> Run:
     write_results(outputs.lineage, outputs.report, analysis, space, outcomes, picked, override)
     release = None
     if shown.verdict.passed or override:
-        release = stages.publish(
+        release = publish_by(
+            spec,
             candidate,
             shown.verdict,
-            store,
-            name=release_name(spec, analysis),
-            attachments=outputs.attachments(),
-            override=override,
+            analysis,
+            outputs.attachments(),
+            override,
+            spec.effective_gate(),
         )
         write_whole_lineage(outputs.lineage, analysis, space, shown, override, release)
     return Run(outputs, analysis, outcomes, picked, release)
@@ -106,6 +108,35 @@ def store_uri(spec: Spec) -> str:
 def release_name(spec: Spec, analysis: Analysis) -> str:
     """What the released model is called."""
     return spec.publish.name or analysis.model_name
+
+
+def publish_by(
+    spec: Spec,
+    candidate: keras.Model,
+    verdict: Verdict,
+    analysis: Analysis,
+    attachments: Mapping[str, Path],
+    override: Override | None,
+    gate: GateSpec | None,
+    run_id: str | None = None,
+) -> Release:
+    """Publish as a spec asks for; see `stages.publish`.
+
+    Args:
+        gate: the limits that the verdict must have been made by, those of the spec; None where a
+            person gave none.
+    """
+    return stages.publish(
+        candidate,
+        verdict,
+        store_uri(spec),
+        name=release_name(spec, analysis),
+        attachments=attachments,
+        override=override,
+        gate=gate,
+        settings=spec.publish,
+        run_id=run_id,
+    )
 
 
 def _explored(

@@ -20,8 +20,9 @@ def publish(
 ) -> None:
     """Publish a candidate that passed the gate as an immutable release in object storage.
 
-    Refuses a candidate that its verdict is not about, or that did not pass, unless the spec's
-    `publish.override` names this candidate and what it failed.
+    Refuses a candidate that its verdict is not about, that was judged by other limits than the
+    spec's, or that did not pass, unless the spec's `publish.override` names this candidate and what
+    it failed. A run that was killed is completed by running it again.
 
     Args:
         spec: The spec as JSON, `Spec.model_dump_json()`.
@@ -43,7 +44,7 @@ def publish(
     with step("publish", spec) as asked:
         from lrf_core.outputs import LINEAGE_FILE, REPORT_FILE
         from lrf_core.stages import override_asked
-        from lrf_core.workflow import release_name, store_uri
+        from lrf_core.workflow import publish_by
 
         kept = {
             lrf.Analysis.file_name: analysis,
@@ -56,13 +57,14 @@ def publish(
         }
         judged = lrf.Verdict.load(verdict.path)
         override = override_asked(judged, asked.publish.override)
-        published = lrf.publish(
+        published = publish_by(
+            asked,
             lrf.load_model(candidate.path),
             judged,
-            store_uri(asked),
-            name=release_name(asked, lrf.Analysis.load(analysis.path)),
-            attachments={name: Path(artifact.path) for name, artifact in kept.items()},
-            override=override,
+            lrf.Analysis.load(analysis.path),
+            {name: Path(artifact.path) for name, artifact in kept.items()},
+            override,
+            asked.effective_gate(),
         )
         published.save(release.path)
         release.metadata.update(

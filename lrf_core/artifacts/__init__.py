@@ -4,7 +4,7 @@ from lrf_core.artifacts.analysis import Analysis, Call, Cost, LayerRecord, Model
 from lrf_core.artifacts.design_space import Candidate, DesignSpace
 from lrf_core.artifacts.plan import Choice, DropCalibration, Plan, TriedPlan
 from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, digest_of, versions
-from lrf_core.artifacts.release import Override, Release, ReleaseFile
+from lrf_core.artifacts.release import Override, Release, ReleaseFile, ReleaseSummary
 from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
 from lrf_core.artifacts.verdict import Check, ClassChange, Confusion, MetricChange, Verdict
 from lrf_core.artifacts.verdicts import Verdicts
@@ -33,6 +33,7 @@ __all__ = [
     "Record",
     "Release",
     "ReleaseFile",
+    "ReleaseSummary",
     "TriedPlan",
     "Verdict",
     "Verdicts",

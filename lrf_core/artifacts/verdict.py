@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from lrf_core.artifacts.analysis import ModelMeasures
 from lrf_core.artifacts.record import Artifact, Record
+from lrf_core.artifacts.seal import SEAL, sealed_json, unsealed
+from lrf_core.atomic import write_atomically
+from lrf_core.errors import ArtifactError
 
 
 class Check(Record):
@@ -110,6 +117,31 @@ class Verdict(Artifact):
     calibration_error: tuple[float, float] | None = None
     confusion: Confusion | None = None
     warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unsealed(cls, content: Any) -> Any:
+        """A file as `save` wrote it has a seal, which must fit."""
+        sealed = isinstance(content, dict) and SEAL in content
+        return unsealed(content) if sealed else content
+
+    def save(self, path: str | Path) -> Path:
+        """Write with a seal, by which `load` finds a file that was edited; returns the file."""
+        target = self._file(Path(path))
+        write_atomically(target, sealed_json(self))
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read from a file or the folder that holds it. Raises ArtifactError, also if edited."""
+        verdict = super().load(path)
+        source = cls._file(Path(path))
+        if SEAL not in json.loads(source.read_bytes()):
+            raise ArtifactError(
+                f"{source} has no seal, so nobody can tell whether it was edited; judge the model "
+                "again"
+            )
+        return verdict
 
     def failed(self) -> tuple[Check, ...]:
         """The checks that did not pass."""

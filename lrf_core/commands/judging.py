@@ -27,7 +27,7 @@ from lrf_core.commands.options import (
 )
 from lrf_core.errors import SpecError
 from lrf_core.outputs import Outputs
-from lrf_core.spec import make_spec
+from lrf_core.spec import make_spec, read_spec
 
 
 def finetune(
@@ -154,6 +154,7 @@ def validate(
 
 def publish(
     out: OutOption = None,
+    spec: SpecOption = None,
     to: ToOption = None,
     name: NameOption = None,
     override_by: OverrideByOption = None,
@@ -163,7 +164,12 @@ def publish(
 ) -> None:
     """Publish the candidate as an immutable release, if its verdict is a pass.
 
-    Reads OUT/candidate/model.keras and OUT/verdict.json. With --override-by and --override-reason
+    Reads OUT/candidate/model.keras and OUT/verdict.json. With --spec, the verdict must have been
+    made by exactly the limits that the spec asks for; how and where to publish is taken from it
+    too. Publishing the same model again changes nothing; run it again after an interruption, and
+    the release is completed.
+
+    With --override-by and --override-reason
     a person publishes a model that did not pass: kept in OUT/override.json, the report, and the
     release. No one can override other output shapes, answers that are not finite, a model that is
     not the one judged, or one that was never compared.
@@ -171,32 +177,34 @@ def publish(
     \b
     Examples:
       lrf publish --out out --to file:///srv/models --name digits
+      lrf publish --spec spec.yaml
       AWS_ENDPOINT_URL=http://localhost:9000 lrf publish --out out --to s3://models/vision
       lrf publish --out out --override-by "A. Miller" --override-checks litert_latency_ratio \\
         --override-reason "served on a GPU only"
     """
     from lrf_core.models.load import load_model
     from lrf_core.report.tables import published
-    from lrf_core.stages import publish as publish_stage
-    from lrf_core.workflow import release_name, store_uri
+    from lrf_core.stages.refuse import refuse_other_limits
+    from lrf_core.workflow import publish_by
 
-    outputs = Outputs(Path(out or "out"))
+    written = read_spec(spec) if spec else {"model": "", "data": ""}
+    asked = make_spec(written, {"out": out, "publish": {"to": to, "name": name}})
+    outputs = Outputs(Path(asked.out))
     verdict = Verdict.load(outputs.verdict)
+    if spec:
+        refuse_other_limits(verdict, asked.effective_gate())
     analysis = Analysis.load(outputs.analysis)
-    asked = make_spec(
-        {"model": str(outputs.candidate), "data": "", "out": str(outputs.folder)},
-        {"publish": {"to": to, "name": name}},
-    )
     override = _override(
         outputs, verdict, override_by, override_reason, split_names(override_checks)
     )
-    release = publish_stage(
+    release = publish_by(
+        asked,
         load_model(outputs.candidate),
         verdict,
-        store_uri(asked),
-        name=release_name(asked, analysis),
-        attachments=outputs.attachments(),
-        override=override,
+        analysis,
+        outputs.attachments(),
+        override,
+        asked.effective_gate() if spec else None,
     )
     show(release, as_json, published(release), release.location)
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, Verdict
 from lrf_core.exploration.frontier import FrontierPoint
 from lrf_core.exploration.resources import QUANTITIES
+from lrf_core.releases import Listed
 from lrf_core.report import text
 from lrf_core.report.plans import PlanRow
 
@@ -254,6 +255,70 @@ def published(release: Release) -> Text:
         return Text("passed", style="bold green") + Text(f": {said}")
     why = text.printable(text.overridden(release.override))
     return Text(f"NOT PASSED, {said} all the same\n{why}", style="bold red")
+
+
+def releases_table(found: Sequence[Listed]) -> Table:
+    """Releases of one name, the latest first."""
+    table = _table(
+        f"Releases of {found[0].release.name}" if found else "No releases",
+        _number("number"),
+        _word("version"),
+        _word("published"),
+        _words("aliases"),
+        _number("accuracy"),
+        _number("parameters"),
+        _word("signed"),
+    )
+    for listed in reversed(found):
+        summary = listed.release.summary
+        _add(
+            table,
+            str(listed.number),
+            listed.release.version,
+            _moment(listed.release),
+            ", ".join(listed.aliases) or "-",
+            _percents(summary.accuracy_before, summary.accuracy_after),
+            f"{summary.params_before:,} > {summary.params_after:,}",
+            "yes" if listed.release.signed_by else "no",
+        )
+    return table
+
+
+def release_table(listed: Listed) -> Table:
+    """The files of one release; what else is known of it is in the caption."""
+    release, summary = listed.release, listed.release.summary
+    table = _table(
+        f"{release.name} {release.version}", _words("file"), _number("bytes"), _word("sha256")
+    )
+    for file in release.files:
+        _add(table, file.path, f"{file.size:,}", file.sha256[:12])
+    facts = {
+        "number": str(listed.number),
+        "aliases": ", ".join(listed.aliases) or "-",
+        "published": _moment(release),
+        "accuracy": _percents(summary.accuracy_before, summary.accuracy_after),
+        "parameters": f"{summary.params_before:,} > {summary.params_after:,}",
+        "MACs": f"{summary.macs_before:,} > {summary.macs_after:,}",
+        "weight bytes": f"{summary.weight_bytes_before:,} > {summary.weight_bytes_after:,}",
+        "model": release.model_digest,
+        "verdict": release.verdict_digest,
+        "signed by": release.signed_by or "nobody",
+    }
+    if release.override:
+        facts["override"] = text.overridden(release.override)
+    table.caption = Text(
+        "\n".join(f"{name:<13} {text.printable(fact)}" for name, fact in facts.items()), style=""
+    )
+    return table
+
+
+def _moment(release: Release) -> str:
+    return release.lineage.created.replace("T", " ").removesuffix("+00:00")
+
+
+def _percents(before: float | None, after: float | None) -> str:
+    shown = ["-" if value is None else f"{value:.2f}%" for value in (before, after)]
+    return " > ".join(shown)
 
 
 def _predicted(plan: Plan) -> str:

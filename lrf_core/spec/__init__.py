@@ -4,8 +4,9 @@ from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
 from lrf_core.spec.gate import GateSpec
 from lrf_core.spec.goal import DecomposeSpec, Goal, Minimized
+from lrf_core.spec.publish import OverrideSpec, PublishSpec
 from lrf_core.spec.trainjob import TrainJobSpec
-from lrf_core.spec.whole import OverrideSpec, PublishSpec, Spec, load_spec, make_spec, read_spec
+from lrf_core.spec.whole import Spec, load_spec, make_spec, read_spec
 
 __all__ = [
     "DecomposeSpec",

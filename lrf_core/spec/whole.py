@@ -14,36 +14,8 @@ from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
 from lrf_core.spec.gate import GateSpec
 from lrf_core.spec.goal import DecomposeSpec, Goal
+from lrf_core.spec.publish import PublishSpec
 from lrf_core.spec.section import Section
-
-
-class OverrideSpec(Section):
-    """A person's decision to publish one model although checks of the gate failed."""
-
-    by: str = Field(min_length=1, description="Who decides.")
-    reason: str = Field(min_length=1, description="Why, for those who meet the release later.")
-    checks: tuple[str, ...] = Field(
-        min_length=1, description="Names of the checks that may fail; no other may."
-    )
-    model: str = Field(
-        pattern=r"^[0-9a-f]{12,64}$",
-        description="The candidate decided on: candidate_digest in its verdict, at least the first "
-        "12 digits. It lets no other model through.",
-    )
-
-
-class PublishSpec(Section):
-    """Where a model that passed goes."""
-
-    to: str | None = Field(
-        None, description="file:///dir or s3://bucket/prefix; default: release/ in the output."
-    )
-    name: str | None = Field(None, description="Name of the released model; default: the model's.")
-    override: OverrideSpec | None = Field(
-        None,
-        description="Publish one model that did not pass. Obeyed by `lrf compress` and the publish "
-        "component; the pipeline's graph reaches that only after a pass.",
-    )
 
 
 class Spec(Section):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import importlib
 import logging
 import re
+import shutil
 import tempfile
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-from pydantic import ValidationError
 
 from lrf_core.artifacts import (
     MODEL_FILE,
@@ -19,25 +19,53 @@ from lrf_core.artifacts import (
     Override,
     Release,
     ReleaseFile,
+    ReleaseSummary,
     Verdict,
-    digest_of,
 )
-from lrf_core.errors import ArtifactError, LrfError, PublishRefusedError, SpecError, StorageError
-from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.progress import track
+from lrf_core.errors import ArtifactError, PublishRefusedError
+from lrf_core.models.load import load_model, model_digest
+from lrf_core.releases import (
+    Proposal,
+    Written,
+    release_name,
+    resolve,
+    verify_release,
+    version_of,
+    write_release,
+)
+from lrf_core.releases.answers import ANSWERS_FILE
+from lrf_core.releases.contents import (
+    LITERT_FILE,
+    ONNX_FILE,
+    check_onnx_installed,
+    model_files,
+)
+from lrf_core.releases.layout import INTENT_FILE, SAVED_MODEL, SIGNATURE_FILE
+from lrf_core.releases.sbom import SBOM_FILE, write_sbom
+from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
+from lrf_core.spec import GateSpec, PublishSpec
 from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
-from lrf_core.storage import (
-    DamagedObjectError,
-    MissingObjectError,
-    Store,
-    open_store,
-    sha256_of,
-)
+from lrf_core.stages.refuse import refuse_foreign, refuse_other_limits, refuse_unless_passed
+from lrf_core.storage import Store, open_store, sha256_of
+
+__all__ = ["publish", "read_release", "verify_release"]
 
 _logger = logging.getLogger("lrf")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _ATTACHMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_RESERVED = (
+    MODEL_FILE,
+    SAVED_MODEL,
+    LITERT_FILE,
+    ONNX_FILE,
+    ANSWERS_FILE,
+    SBOM_FILE,
+    Override.file_name,
+    Release.file_name,
+    SIGNATURE_FILE,
+    INTENT_FILE,
+)
+_LITERT_CHECK = "litert_same_answers"
 
 
 def publish(
@@ -48,71 +76,81 @@ def publish(
     name: str,
     attachments: Mapping[str, Path],
     override: Override | None = None,
+    gate: GateSpec | None = None,
+    settings: PublishSpec | None = None,
+    registries: Sequence[str] = (),
+    run_id: str | None = None,
 ) -> Release:
-    """Write the model, its attachments and last its manifest to `<name>/<version>/` in a store.
+    """Write a release, make it the latest of its name, and register it.
 
-    The version is made from the name and the model's content: publishing the same content again
-    changes nothing and returns the Release that is there. Before the manifest is written, every
-    file is read back and compared, and the model is loaded from what was stored. A failure before
-    that leaves no manifest, and what was written is removed where the store still allows it.
+    The version follows from the name and the model's content: publishing the same content again
+    changes nothing and returns the Release that is there. A publisher may be killed at any moment:
+    readers see the whole release or none, and the next run completes it. See
+    `lrf_core.releases.write` for how.
 
     Args:
         model: the candidate that the verdict is about.
         verdict: the gate's answer for exactly this model.
         to: where to, see `lrf_core.storage.open_store`.
         name: of the released model: a-z, 0-9, ".", "_" and "-"; upper case is lowered.
-        attachments: file name in the release to the file to copy.
+        attachments: file name in the release to the file to copy. The verdict is added.
         override: a person's decision on this verdict, see `override_of`: kept in the manifest and
             as `override.json`, and logged as a warning.
+        gate: the limits that the verdict must have been made by, `Spec.effective_gate()`; None
+            where nobody asked for any.
+        settings: formats and keys; `to`, `name` and `override` in it are not read.
+        registries: addresses of the model registries to register in, see `lrf_core.registry`.
+        run_id: of the pipeline run, for the registries.
 
     Raises:
-        PublishRefusedError: the verdict did not pass and nobody overrode that, was altered, or is
-            about another model.
-        SpecError: the name cannot be used.
-        ArtifactError: an attachment is missing or its name cannot be used, or the stored model
-            does not read back as the one that was published.
-        StorageError: the store cannot be reached or written; no manifest is there then.
+        PublishRefusedError: the verdict did not pass and nobody overrode that, was altered, is
+            about another model, or was made by other limits; or the release that is there is not
+            signed as asked for.
+        SpecError: the name or a key cannot be used, or an extra is missing.
+        ArtifactError: an attachment is missing or its name cannot be used, the model does not
+            survive being stored, or the release that is there is damaged beyond repair.
+        ExportError: the model cannot be converted.
+        StorageError: the store cannot be reached or written; run it again.
     """
+    settings = settings or PublishSpec()
     digest = model_digest(model)
-    _refuse_foreign(verdict, digest)
+    refuse_foreign(verdict, digest)
     refuse_altered(verdict)
+    refuse_other_limits(verdict, gate)
     if override is None:
-        _refuse_unless_passed(verdict)
+        refuse_unless_passed(verdict)
     else:
         refuse_unless_overridden(verdict, override)
         _warn_of(override)
-    name = _release_name(name)
-    version = f"v-{digest_of({'name': name, 'model': digest})[:12]}"
+    name = release_name(name)
     for attachment, source in attachments.items():
-        _check_attachment(attachment, source)
+        _check_attachment(attachment, source, verdict)
+    if settings.onnx:
+        check_onnx_installed()
+    key = signing_key(settings.signing_key)
+    if settings.public_key:
+        fingerprint_of(settings.public_key)
     store = open_store(to)
     store.check()
-    existing = _published(store, name, version)
-    if existing:
-        return _same(store, existing, digest)
+    version = version_of(name, digest)
     with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
-        sources = {MODEL_FILE: _save_timeless(model, Path(scratch)), **attachments}
-        if override:
-            sources[Override.file_name] = override.save(Path(scratch) / Override.file_name)
-        release = Release(
-            lineage=Lineage(
-                inputs={
-                    "model": digest,
-                    "verdict": verdict.digest(),
-                    "baseline": verdict.baseline_digest,
-                },
-                settings={"name": name},
-                parent=verdict.baseline_digest,
-            ),
-            name=name,
-            version=version,
-            location=store.url(f"{name}/{version}"),
-            model_digest=digest,
-            verdict_digest=verdict.digest(),
-            files=tuple(_release_file(path, source) for path, source in sources.items()),
-            override=override,
+        making = _Making(
+            model,
+            verdict,
+            store,
+            name,
+            version,
+            attachments,
+            override,
+            settings,
+            key,
+            Path(scratch),
         )
-        return _write(store, release, sources)
+        written = write_release(store, name, version, making.propose, making.prove)
+    _tell(written)
+    for uri in registries:
+        _register(uri, written, run_id)
+    return written.release
 
 
 def read_release(to: str, name: str, version: str) -> Release:
@@ -122,38 +160,92 @@ def read_release(to: str, name: str, version: str) -> Release:
         ArtifactError: no such release, or its manifest is damaged.
         StorageError: the store cannot be read.
     """
-    release = _published(open_store(to), name, version)
-    if release is None:
-        raise ArtifactError(f"no release {name}/{version} in {to}; check the name and the version")
-    return release
+    return resolve(open_store(to), name, version).release
 
 
-def verify_release(store: Store, release: Release) -> list[str]:
-    """Read every file of a release back; returns the paths that are missing or damaged."""
-    damaged = []
-    with tempfile.TemporaryDirectory(prefix="lrf-verify-") as scratch:
-        for file in track(release.files, "verify release"):
-            try:
-                store.get_file(_key(release, file.path), Path(scratch) / "file", file.sha256)
-            except (MissingObjectError, DamagedObjectError):
-                damaged.append(file.path)
-    return damaged
+@dataclass(frozen=True)
+class _Making:
+    """What a release is made from, and what it must be once it is stored."""
 
+    model: keras.Model
+    verdict: Verdict
+    store: Store
+    name: str
+    version: str
+    attachments: Mapping[str, Path]
+    override: Override | None
+    settings: PublishSpec
+    key: SigningKey | None
+    scratch: Path
 
-def _refuse_foreign(verdict: Verdict, digest: str) -> None:
-    if verdict.candidate_digest != digest:
-        raise PublishRefusedError(
-            f"the verdict is about model {verdict.candidate_digest[:12]}, the model to publish is "
-            f"{digest[:12]}; validate the model that is to be published"
+    def propose(self) -> Proposal:
+        """All files, the manifest, and the signature over them."""
+        folder = self.scratch / "release"
+        litert = self.override is None or _LITERT_CHECK not in {
+            check.name for check in self.override.checks
+        }
+        if not litert:
+            _logger.warning("the model did not pass %s: no %s", _LITERT_CHECK, LITERT_FILE)
+        model_files(self.model, folder, litert=litert, onnx=self.settings.onnx)
+        for path, source in self.attachments.items():
+            shutil.copyfile(source, folder / path)
+        self.verdict.save(folder / Verdict.file_name)
+        if self.override:
+            self.override.save(folder / Override.file_name)
+        write_sbom(
+            folder / SBOM_FILE,
+            name=self.name,
+            version=self.version,
+            model_digest=self.verdict.candidate_digest,
+            files=_files_in(folder),
         )
+        files = _files_in(folder)
+        release = self._release(files)
+        manifest = release.model_dump_json(indent=2).encode() + b"\n"
+        sources = {file.path: folder / file.path for file in files}
+        signature = None
+        if self.key:
+            (folder / Release.file_name).write_bytes(manifest)
+            signature = sign(folder, self.key)
+        return Proposal(release, manifest, sources, signature)
 
+    def prove(self, release: Release, folder: Path) -> None:
+        """Raise unless what was stored is the model that was judged, signed as asked for."""
+        if release.model_digest != self.verdict.candidate_digest:
+            raise ArtifactError(f"{release.location} is of another model; nothing is published")
+        if model_digest(load_model(folder / MODEL_FILE)) != release.model_digest:
+            raise ArtifactError(
+                f"{release.location}: the stored model is not the one that was judged; its layers "
+                "do not survive saving and loading"
+            )
+        if self.key:
+            public = self.scratch / "public.pem"
+            public.write_bytes(self.key.public)
+            check_signature(folder, release.signed_by, str(public), release.location)
+        if self.settings.public_key:
+            check_signature(folder, release.signed_by, self.settings.public_key, release.location)
 
-def _refuse_unless_passed(verdict: Verdict) -> None:
-    if not verdict.passed:
-        failed = ", ".join(check.name for check in verdict.failed())
-        raise PublishRefusedError(
-            f"model {verdict.candidate_digest[:12]} did not pass the gate (failed: {failed}); "
-            "nothing is published. Lower the goal, fine-tune longer, or change the gate's limits"
+    def _release(self, files: tuple[ReleaseFile, ...]) -> Release:
+        digest, verdict = self.verdict.candidate_digest, self.verdict
+        return Release(
+            lineage=Lineage(
+                inputs={
+                    "model": digest,
+                    "verdict": verdict.digest(),
+                    "baseline": verdict.baseline_digest,
+                },
+                settings={"name": self.name},
+                parent=verdict.baseline_digest,
+            ),
+            name=self.name,
+            version=self.version,
+            location=self.store.url(f"{self.name}/{self.version}"),
+            model_digest=digest,
+            verdict_digest=verdict.digest(),
+            files=files,
+            summary=ReleaseSummary.of(verdict),
+            signed_by=self.key.fingerprint if self.key else None,
+            override=self.override,
         )
 
 
@@ -168,134 +260,42 @@ def _warn_of(override: Override) -> None:
     )
 
 
-def _release_name(name: str) -> str:
-    lowered = name.lower()
-    if not _NAME.fullmatch(lowered):
-        raise SpecError(
-            f"release name {name!r:.140} is not usable; start with a letter or digit and use only "
-            "a-z, 0-9, '.', '_' and '-', at most 128"
-        )
-    if lowered != name:
-        _logger.info("release name '%s' is written '%s'", name, lowered)
-    return lowered
-
-
-def _check_attachment(attachment: str, source: Path) -> None:
-    reserved = (MODEL_FILE, Release.file_name, Override.file_name)
-    if not _ATTACHMENT.fullmatch(attachment) or attachment in reserved:
+def _check_attachment(attachment: str, source: Path, verdict: Verdict) -> None:
+    if not _ATTACHMENT.fullmatch(attachment) or attachment in _RESERVED:
         raise ArtifactError(
             f"attachment name {attachment!r:.140} is not usable; use letters, digits, '.', '_' and "
-            f"'-', and none of {', '.join(reserved)}"
+            f"'-', and none of {', '.join(_RESERVED)}"
         )
     if not source.is_file():
         raise ArtifactError(f"attachment {attachment}: no file at {source}; write it first")
-
-
-def _save_timeless(model: keras.Model, folder: Path) -> Path:
-    """Write `model.keras` so that the same content gives the same bytes.
-
-    A retried publish that overlaps with the first one then replaces files by equal files.
-    """
-    saved = save_model(model, folder / "saved.keras")
-    target = folder / MODEL_FILE
-    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(target, "w") as copy:
-        for name in sorted(source.namelist()):
-            content = source.read(name)
-            if name == "metadata.json":
-                metadata = json.loads(content)
-                metadata.pop("date_saved", None)
-                content = json.dumps(metadata, sort_keys=True).encode()
-            copy.writestr(zipfile.ZipInfo(name), content)
-    return target
-
-
-def _release_file(path: str, source: Path) -> ReleaseFile:
-    found = sha256_of(source)
-    return ReleaseFile(path=path, size=found.size, sha256=found.sha256 or "")
-
-
-def _key(release: Release, path: str) -> str:
-    return f"{release.name}/{release.version}/{path}"
-
-
-def _published(store: Store, name: str, version: str) -> Release | None:
-    key = f"{name}/{version}/{Release.file_name}"
-    try:
-        return Release.model_validate_json(store.get(key))
-    except MissingObjectError:
-        return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(
-            f"{store.url(key)} is no Release of this version: {first['msg']}; delete that version "
-            "and publish it again"
-        ) from None
-
-
-def _same(store: Store, existing: Release, digest: str) -> Release:
-    """The Release that is there already, unless it is not what it claims to be."""
-    damaged = verify_release(store, existing)
-    if damaged or existing.model_digest != digest:
-        found = f"damaged: {', '.join(damaged)}" if damaged else "of another model"
-        raise ArtifactError(
-            f"{existing.location} is there already, but {found}; delete it and publish again"
-        )
-    _logger.info("%s is there already with the same model; nothing written", existing.location)
-    return existing
-
-
-def _write(store: Store, release: Release, sources: Mapping[str, Path]) -> Release:
-    """Files, then proof that they can be read back, then the manifest."""
-    manifest = _key(release, Release.file_name)
-    try:
-        _remove_strays(store, release)
-        for path, source in track(sources.items(), "publish"):
-            # Another publisher of the same model may have finished; its files are not ours.
-            if store.stat(manifest):
-                break
-            store.put_file(_key(release, path), source)
-        else:
-            _read_back(store, release)
-            content = release.model_dump_json(indent=2).encode() + b"\n"
-            if store.put_if_absent(manifest, content):
-                _logger.info("published %s", release.location)
-                return release
-    except BaseException:
-        _remove_unfinished(store, release)
-        raise
-    winner = _published(store, release.name, release.version)
-    if winner is None:
-        raise StorageError(f"{release.location} was removed while it was published; run it again")
-    return _same(store, winner, release.model_digest)
-
-
-def _read_back(store: Store, release: Release) -> None:
-    with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
-        for file in track(release.files, "read back"):
-            store.get_file(_key(release, file.path), Path(scratch) / file.path, file.sha256)
-        stored = load_model(Path(scratch) / MODEL_FILE)
-    if model_digest(stored) != release.model_digest:
-        raise ArtifactError(
-            f"{release.location}: the stored model is not the one that was judged; its layers do "
-            "not survive saving and loading"
+    if attachment == Verdict.file_name and Verdict.load(source).digest() != verdict.digest():
+        raise PublishRefusedError(
+            f"{source} is not the verdict to publish by; nothing is published. Attach that one"
         )
 
 
-def _remove_strays(store: Store, release: Release) -> None:
-    """Remove what a publish that was killed left behind and this one does not overwrite."""
-    ours = {_key(release, file.path) for file in release.files}
-    for key in list(store.list(_key(release, ""))):
-        if key not in ours and key != _key(release, Release.file_name):
-            _logger.info("removing %s, left by an unfinished publish", store.url(key))
-            store.delete(key)
+def _files_in(folder: Path) -> tuple[ReleaseFile, ...]:
+    found = []
+    for source in sorted(file for file in folder.rglob("*") if file.is_file()):
+        info = sha256_of(source)
+        path = source.relative_to(folder).as_posix()
+        found.append(ReleaseFile(path=path, size=info.size, sha256=info.sha256 or ""))
+    return tuple(found)
 
 
-def _remove_unfinished(store: Store, release: Release) -> None:
-    """Remove what was written, unless a manifest, of whoever, says that it is a release."""
-    try:
-        if store.stat(_key(release, Release.file_name)):
-            return
-        for file in release.files:
-            store.delete(_key(release, file.path))
-    except LrfError as error:
-        _logger.warning("%s holds an unfinished release: %s", release.location, error)
+def _tell(written: Written) -> None:
+    release = written.release
+    if written.new:
+        _logger.info("published %s as number %d", release.location, written.number)
+    else:
+        _logger.info(
+            "%s is there already with the same model, as number %d; nothing written",
+            release.location,
+            written.number,
+        )
+
+
+def _register(uri: str, written: Written, run_id: str | None) -> None:
+    """After the index was moved, so that a registry names no release that readers do not see."""
+    open_registry = importlib.import_module("lrf_core.registry").open_registry
+    open_registry(uri).register(written.release, written.number, run_id=run_id)

@@ -7,7 +7,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -30,10 +31,14 @@ class DamagedObjectError(StorageError):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """Size in bytes and sha256 (hex); None where another program wrote the object without one."""
+    """Size in bytes and sha256 (hex); None where another program wrote the object without one.
+
+    `modified` is when it was written, by the clock of the store; it makes no two infos unequal.
+    """
 
     size: int
     sha256: str | None
+    modified: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lrf_core.errors import StorageError
@@ -133,7 +134,11 @@ class LocalStore:
 
     def stat(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
-        return sha256_of(path) if path.is_file() else None
+        try:
+            modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except _NO_OBJECT:
+            return None
+        return replace(sha256_of(path), modified=modified) if path.is_file() else None
 
     def url(self, key: str = "") -> str:
         return (self._path(key) if key else self.root).as_uri()

@@ -215,7 +215,7 @@ class S3Store:
                 found = self.client.stat_object(self.bucket, name)
         except MissingObjectError:
             return None
-        return ObjectInfo(size=found.size or 0, sha256=_recorded(found.metadata or {}))
+        return ObjectInfo(found.size or 0, _recorded(found.metadata or {}), found.last_modified)
 
     def url(self, key: str = "") -> str:
         parts = (self.bucket, self.prefix, check_key(key) if key else "")

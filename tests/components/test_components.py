@@ -213,12 +213,19 @@ def test_publish_leaves_a_release_with_all_that_belongs_to_it(steps: Steps, tmp_
     assert model_digest(load_model(tmp_path / "model.keras")) == release.model_digest
     assert {file.path for file in release.files} == {
         "analysis.json",
+        "answers.npz",
         "design_space.parquet",
         "finetune.json",
         "lineage.json",
         "model.keras",
+        "model.tflite",
         "plan.json",
         "report.html",
+        "saved_model/1/fingerprint.pb",
+        "saved_model/1/saved_model.pb",
+        "saved_model/1/variables/variables.data-00000-of-00001",
+        "saved_model/1/variables/variables.index",
+        "sbom.json",
         "verdict.json",
     }
     assert Verdict.load(tmp_path / "verdict.json").digest() == release.verdict_digest

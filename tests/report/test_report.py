@@ -26,6 +26,7 @@ from lrf_core.artifacts import (
     Override,
     Plan,
     Release,
+    ReleaseSummary,
     TriedPlan,
     Verdict,
 )
@@ -403,6 +404,7 @@ def test_a_release_that_was_let_through_is_printed_in_red() -> None:
         model_digest="c" * 64,
         verdict_digest=refused.digest(),
         files=(),
+        summary=ReleaseSummary.of(refused),
         override=override_of(refused),
     )
     red = published(release)

@@ -1,0 +1,55 @@
+"""A seal: the sha256 of a record's own content, kept in its file.
+
+It finds a file that was damaged, or edited by someone who did not mean to forge it. Whoever can
+write the file can also make a new seal: against forgery there are signatures (`releases.signing`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from lrf_core.artifacts.record import digest_of
+from lrf_core.errors import ArtifactError
+
+SEAL = "seal"
+
+_Record = TypeVar("_Record", bound=BaseModel)
+
+
+def sealed_json(record: BaseModel) -> bytes:
+    """The record as JSON, with its seal beside its own fields."""
+    content = json.loads(record.model_dump_json())
+    return json.dumps({**content, SEAL: digest_of(content)}, indent=2).encode() + b"\n"
+
+
+def unsealed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a sealed file without the seal. Raises ValueError unless the seal fits."""
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    if content.get(SEAL) != digest_of(rest):
+        raise ValueError("it was changed since it was written (its seal does not fit)")
+    return rest
+
+
+def read_sealed(kind: type[_Record], content: bytes, where: str) -> _Record:
+    """A record from the bytes that `sealed_json` gave.
+
+    Raises:
+        ArtifactError: any byte is another one, or it is no such record.
+    """
+    try:
+        record = kind.model_validate(unsealed(json.loads(content)))
+        intact = sealed_json(record) == content
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{where} is no {kind.__name__} of this version: {error.errors()[0]['msg']}"
+        ) from None
+    except (ValueError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise ArtifactError(
+            f"{where} is damaged or was changed by hand; restore it from a backup of the store"
+        )
+    return record

@@ -1,0 +1,46 @@
+"""Releases in object storage: written whole or not at all, listed, verified, rolled back.
+
+A store holds `blobs/<sha256>`, `<name>/<version>/...` and `<name>/index.json`; what the index does
+not name does not exist for readers.
+"""
+
+from lrf_core.releases.catalog import (
+    Listed,
+    list_releases,
+    release_names,
+    resolve,
+    rollback,
+    set_alias,
+)
+from lrf_core.releases.index import CHAMPION, LATEST, PREVIOUS, ReleaseIndex, read_index
+from lrf_core.releases.layout import release_name, version_of
+from lrf_core.releases.verify import (
+    damaged_blobs,
+    fetch_release,
+    verify_release,
+    verify_version,
+)
+from lrf_core.releases.write import Proposal, Written, write_release
+
+__all__ = [
+    "CHAMPION",
+    "LATEST",
+    "PREVIOUS",
+    "Listed",
+    "Proposal",
+    "ReleaseIndex",
+    "Written",
+    "damaged_blobs",
+    "fetch_release",
+    "list_releases",
+    "read_index",
+    "release_name",
+    "release_names",
+    "resolve",
+    "rollback",
+    "set_alias",
+    "verify_release",
+    "verify_version",
+    "version_of",
+    "write_release",
+]

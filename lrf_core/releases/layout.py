@@ -1,0 +1,89 @@
+"""Where everything of a release lies in a store: the keys, and the names that can be used."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from lrf_core.artifacts import Release, digest_of
+from lrf_core.errors import SpecError
+
+_logger = logging.getLogger("lrf")
+
+BLOBS = "blobs"
+INDEX_FILE = "index.json"
+INTENT_FILE = "intent.json"
+SIGNATURE_FILE = "signature.json"
+SAVED_MODEL = "saved_model"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_VERSION = re.compile(r"v-[0-9a-f]{12}")
+_BLOB = re.compile(rf"{BLOBS}/[0-9a-f]{{64}}")
+_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def release_name(name: str) -> str:
+    """The name in lower case. Raises SpecError for one that cannot be used."""
+    lowered = name.lower()
+    if not _NAME.fullmatch(lowered) or lowered == BLOBS:
+        raise SpecError(
+            f"release name {name!r:.140} is not usable; start with a letter or digit and use only "
+            f"a-z, 0-9, '.', '_' and '-', at most 128, and not '{BLOBS}'"
+        )
+    if lowered != name:
+        _logger.info("release name '%s' is written '%s'", name, lowered)
+    return lowered
+
+
+def version_of(name: str, model_digest: str) -> str:
+    """The version of a model's content under a name: the same content is the same version."""
+    return f"v-{digest_of({'name': name, 'model': model_digest})[:12]}"
+
+
+def check_alias(alias: str) -> str:
+    """Return the alias if it can be told from a number and a version. Raises SpecError."""
+    if not _ALIAS.fullmatch(alias) or _VERSION.fullmatch(alias):
+        raise SpecError(
+            f"alias {alias!r:.80} is not usable; start with a letter and use only a-z, 0-9, '_' "
+            "and '-', at most 64"
+        )
+    return alias
+
+
+def is_version(word: str) -> bool:
+    """Whether it has the form of a version, `v-` and 12 hex digits."""
+    return _VERSION.fullmatch(word) is not None
+
+
+def is_blob(key: str) -> bool:
+    """Whether it is the key of a blob."""
+    return _BLOB.fullmatch(key) is not None
+
+
+def blob_key(sha256: str) -> str:
+    """Of content by its digest (hex)."""
+    return f"{BLOBS}/{sha256}"
+
+
+def file_key(name: str, version: str, path: str) -> str:
+    """Of a file in the directory of a version."""
+    return f"{name}/{version}/{path}"
+
+
+def manifest_key(name: str, version: str) -> str:
+    """Of the file that makes a release of a directory."""
+    return file_key(name, version, Release.file_name)
+
+
+def index_key(name: str) -> str:
+    """Of the list of a name's versions and aliases."""
+    return f"{name}/{INDEX_FILE}"
+
+
+def version_in(key: str) -> tuple[str, str, str] | None:
+    """Name, version and path of a file in a version's directory; None for another key."""
+    name, _, below = key.partition("/")
+    version, _, path = below.partition("/")
+    if path and _NAME.fullmatch(name) and _VERSION.fullmatch(version):
+        return name, version, path
+    return None

@@ -1,0 +1,51 @@
+"""The rule: what goes out is what was judged, by the limits asked for, and passed."""
+
+from __future__ import annotations
+
+from lrf_core.artifacts import Verdict
+from lrf_core.errors import PublishRefusedError
+from lrf_core.spec import GateSpec
+
+
+def refuse_foreign(verdict: Verdict, digest: str) -> None:
+    """Raise PublishRefusedError for a verdict about another model than the one of this digest."""
+    if verdict.candidate_digest != digest:
+        raise PublishRefusedError(
+            f"the verdict is about model {verdict.candidate_digest[:12]}, the model to publish is "
+            f"{digest[:12]}; validate the model that is to be published"
+        )
+
+
+def refuse_other_limits(verdict: Verdict, gate: GateSpec | None) -> None:
+    """Raise PublishRefusedError unless a verdict was made by exactly these limits.
+
+    Args:
+        gate: `Spec.effective_gate()`; None where nobody asked for any. The confidence in it is that
+            of a whole run, in a verdict as well, however many candidates it was divided among.
+    """
+    if gate is None:
+        return
+    judged, asked = verdict.lineage.settings.get("gate"), gate.model_dump(mode="json")
+    if judged == asked:
+        return
+    judged = judged if isinstance(judged, dict) else {}
+    nothing = object()
+    differing = [
+        f"{limit} ({judged.get(limit)} instead of {asked.get(limit)})"
+        for limit in sorted({*judged, *asked})
+        if judged.get(limit, nothing) != asked.get(limit, nothing)
+    ]
+    raise PublishRefusedError(
+        f"model {verdict.candidate_digest[:12]} was judged by other limits than the spec asks for: "
+        f"{', '.join(differing)}; nothing is published. Validate the model again with this spec"
+    )
+
+
+def refuse_unless_passed(verdict: Verdict) -> None:
+    """Raise PublishRefusedError for a verdict that is no pass."""
+    if not verdict.passed:
+        failed = ", ".join(check.name for check in verdict.failed())
+        raise PublishRefusedError(
+            f"model {verdict.candidate_digest[:12]} did not pass the gate (failed: {failed}); "
+            "nothing is published. Lower the goal, fine-tune longer, or change the gate's limits"
+        )
