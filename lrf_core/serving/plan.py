@@ -193,13 +193,22 @@ def _refuse_foreign(service: JSON, state: State, wanted: Wanted) -> None:
     # At 0% without a record of ours everything is on the revision that was rolled out before.
     moving = moving and (state.percent != 0 or ROLLBACK in state.annotations)
     if moving and other != wanted.release:
-        whose = f"a promotion of {other}" if other else "a canary rollout by someone else"
-        finish = (
-            f"finish it with --ref {other.rpartition('/')[2]}, or undo it with --rollback"
-            if other
-            else "finish it, or set canaryTrafficPercent to 100"
+        raise PromotionError(f"InferenceService {name} is {_under_way(state, other)}")
+
+
+def _under_way(state: State, other: str | None) -> str:
+    if other:
+        version = other.rpartition("/")[2]
+        return (
+            f"at {state.percent}% of a promotion of {other}; finish it with --ref {version}, or "
+            "undo it with --rollback"
         )
-        raise PromotionError(f"InferenceService {name} is at {state.percent}% of {whose}; {finish}")
+    if ROLLBACK in state.annotations:
+        return "in the middle of being rolled back; finish that with --rollback"
+    return (
+        f"at {state.percent}% of a canary rollout by someone else; finish it, or set "
+        "canaryTrafficPercent to 100"
+    )
 
 
 def _no_canary(service: str, state: State) -> str:

@@ -85,6 +85,13 @@ class World:
                 found[alias] = number
         return found
 
+    def restart(self) -> None:
+        """The old release is served, and nothing has happened yet."""
+        shutil.rmtree(self.store, ignore_errors=True)
+        shutil.copytree(self.made.folder, self.store)
+        self.cluster.revisions.clear()
+        self.cluster.create(uri=self.uri("old"))
+
     def model_at(self, host: str) -> Model | None:
         uri = self.cluster.served(host)
         version = uri.split("/")[-2] if uri else ""
@@ -98,11 +105,10 @@ def world(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     store = tmp_path / "store"
-    shutil.copytree(made.folder, store)
     cluster, ingress = KServe(), ModelServer(lambda host: None)
     found = World(cluster, ingress, store, made, {})
     ingress.model_at = found.model_at
-    cluster.create(uri=found.uri("old"))
+    found.restart()
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with serving(cluster, tmp_path / "kubeconfig"), served(ingress):
@@ -113,8 +119,7 @@ def world(
 def raw(world: World) -> World:
     """The same, deployed without Knative."""
     world.cluster.mode = "RawDeployment"
-    world.cluster.revisions.clear()
-    world.cluster.create(uri=world.uri("old"))
+    world.restart()
     return world
 
 

@@ -408,6 +408,7 @@ def serving(api: KServe, kubeconfig: Path) -> Iterator[KServe]:
     """Serve the API over HTTP; `kubeconfig` is written and leads there."""
 
     class Handler(BaseHTTPRequestHandler):
+        wbufsize = -1  # head and body at once, or each answer takes another 40 ms
         protocol_version = "HTTP/1.1"
 
         def handle_request(self) -> None:
