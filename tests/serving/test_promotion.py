@@ -225,6 +225,35 @@ def test_a_refusal_names_the_verb_and_the_resource(world: World, verb: str) -> N
     assert world.cluster.spec_of_user() == before
 
 
+def test_what_cannot_be_rolled_back_is_said_with_what_to_run(world: World) -> None:
+    def denied(verb: str, number: int) -> None:
+        if world.cluster.shares().get(world.uri("new")) == 10:
+            world.cluster.denied = {"patch"}
+
+    world.cluster.on_request = denied
+    expected = r"not allow to patch.*did not end.*lrf promote --rollback --service team/digits"
+    with pytest.raises(NotPromotedError, match=expected) as error:
+        world.promote()
+    assert error.value.promotion.outcome == "left"
+    assert [step.name for step in error.value.promotion.steps if not step.passed] == [
+        "move to 50%",
+        "take off traffic",
+    ]
+
+
+def test_releases_in_s3_are_served_from_there(world: World, s3_settings: Any) -> None:
+    from lrf_core.stages.promote import promote
+    from lrf_core.storage import open_store
+
+    uri = f"s3://{s3_settings.bucket}/promotion"
+    local, remote = open_store(world.store.as_uri()), open_store(uri)
+    for key in local.list():
+        remote.put(key, local.get(key))
+    promote(uri, "digits", "latest", world.settings(canary=[100]))
+    served = world.cluster.service["spec"]["predictor"]["model"]["storageUri"]
+    assert served == f"{uri}/digits/{world.made.versions['new']}/saved_model"
+
+
 def test_an_api_that_is_late_is_asked_again(world: World, monkeypatch) -> None:
     monkeypatch.setattr("lrf_core.serving.service.tenacity.nap.time.sleep", lambda s: None)
     world.cluster.answers = [503, 0, 500, 429, 0, 503]
