@@ -147,6 +147,7 @@ def roll_back(settings: PromoteSpec) -> Promotion:
             if not journal.steps:
                 raise
             raise report.failed("left", f"not restored: {error}") from None
+        _logger.info("aliases stay as they are; `lrf releases rollback` moves champion back")
         return report.ended("rolled_back")
 
 

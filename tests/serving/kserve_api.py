@@ -1,10 +1,10 @@
 """A Kubernetes API with one resource, InferenceService, and a KServe controller behind it.
 
 It takes merge patches as the real one does (resourceVersion, dry runs, defaulting), validates every
-object against KServe's own schema, and moves revisions and traffic as
-pkg/controller/v1beta1/inferenceservice/reconcilers/knative/ksvc_reconciler.go and PropagateStatus in
-pkg/apis/serving/v1beta1/inference_service_status.go of github.com/kserve/kserve do. The controller
-acts once before each read, so that tests need no clock.
+object against KServe's own schema, and moves revisions and traffic as createKnativeService in
+pkg/controller/v1beta1/inferenceservice/reconcilers/knative/ksvc_reconciler.go and PropagateStatus
+in pkg/apis/serving/v1beta1/inference_service_status.go of github.com/kserve/kserve do. The
+controller acts once before each read, so that tests need no clock.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def _validator() -> Any:
 
 def problems(service: dict[str, Any]) -> list[str]:
     """Why the API would not take an object: against the schema, or unknown to it."""
-    found = [f"{'.'.join(map(str, e.path))}: {e.message}" for e in _validator().iter_errors(service)]
+    found = [
+        f"{'.'.join(map(str, e.path))}: {e.message}" for e in _validator().iter_errors(service)
+    ]
     return found + [f"unknown field {path}" for path in _unknown(schema(), service, "")]
 
 

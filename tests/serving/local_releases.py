@@ -97,9 +97,7 @@ def write_release(
                 relative = path.relative_to(folder).as_posix()
                 store.put_file(f"{NAME}/{version}/{relative}", path)
                 found = sha256_of(path)
-                files.append(
-                    ReleaseFile(path=relative, size=found.size, sha256=found.sha256 or "")
-                )
+                files.append(ReleaseFile(path=relative, size=found.size, sha256=found.sha256 or ""))
     release = _release(store, version, digest, verdict, files, override)
     store.put_if_absent(f"{NAME}/{version}/manifest.json", release.model_dump_json().encode())
     found_index = store.read(f"{NAME}/index.json")

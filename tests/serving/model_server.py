@@ -1,4 +1,4 @@
-"""An ingress with model servers behind it: they run the SavedModel that KServe would have loaded."""
+"""An ingress with model servers behind it, which run the SavedModel that KServe would load."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ class ModelServer:
         if len(outputs) == 1:
             return {"predictions": next(iter(outputs.values())).tolist()}
         count = len(rows)
-        return {"predictions": [{n: v[i].tolist() for n, v in outputs.items()} for i in range(count)]}
+        return {
+            "predictions": [{n: v[i].tolist() for n, v in outputs.items()} for i in range(count)]
+        }
 
 
 @contextmanager
@@ -86,6 +88,7 @@ def served(server: ModelServer) -> Iterator[ModelServer]:
 
     class Handler(BaseHTTPRequestHandler):
         wbufsize = -1  # head and body at once, or each answer takes another 40 ms
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.headers.append(dict(self.headers))

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import local_releases
 import pytest
-from conftest import World
 from local_releases import FAILED, NAME, verdict_on
+from promotions import World
 
 from lrf_core.artifacts import Release
 from lrf_core.errors import ArtifactError, PublishRefusedError
@@ -55,7 +55,7 @@ def test_what_was_overridden_is_served_only_where_that_is_allowed(
     verdict = verdict_on(model, FAILED)
     override = override_of(verdict, by="A. Miller", reason="served on a GPU only")
     release = written(store, model, verdict, override)
-    with pytest.raises(PublishRefusedError, match="A. Miller: served on a GPU.*--allow-override"):
+    with pytest.raises(PublishRefusedError, match=r"A\. Miller: served on a GPU.*--allow-override"):
         check_release(store, release, SETTINGS)
     allowed = SETTINGS.model_copy(update={"allow_override": True})
     with caplog.at_level(logging.WARNING, logger="lrf"):
@@ -134,6 +134,6 @@ def test_what_may_not_be_served_reaches_no_cluster(world: World, model: keras.Mo
     store = open_store(world.store.as_uri())
     version = world.made.versions["new"]
     store.put(f"{NAME}/{version}/verdict.json", b"{}")
-    with pytest.raises(PublishRefusedError, match="damaged: verdict.json"):
+    with pytest.raises(PublishRefusedError, match=r"damaged: verdict\.json"):
         world.promote()
     assert world.cluster.requests == []

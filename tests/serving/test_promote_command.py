@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import World
 from kserve_api import SERVICE
+from promotions import World
 from typer.testing import CliRunner
 
 from lrf_core.artifacts import Promotion
@@ -163,5 +163,3 @@ def test_the_documented_flags_exist() -> None:
     flags = set(re.findall(r"(?<!\w)--[a-z-]+", text))
     assert flags
     assert {flag for flag in flags if flag not in helped} == set()
-
-

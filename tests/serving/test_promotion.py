@@ -7,8 +7,8 @@ import logging
 from typing import Any
 
 import pytest
-from conftest import World
 from kserve_api import NAME, NAMESPACE, SERVICE
+from promotions import World
 
 from lrf_core.errors import ClusterError, PromotionError
 from lrf_core.serving.plan import DIGEST, RELEASE, ROLLBACK, TAG_ROUTING
@@ -191,7 +191,7 @@ def test_what_is_not_ready_in_time_is_rolled_back(
 def test_a_server_that_does_not_answer_is_rolled_back(world: World) -> None:
     before = copy.deepcopy(world.cluster.spec_of_user())
     world.ingress.refuse = [503] * 1000
-    with pytest.raises(NotPromotedError, match="answers with HTTP 503: .*not now"):
+    with pytest.raises(NotPromotedError, match=r"answers with HTTP 503: .*not now"):
         world.promote()
     assert restored(world, before)
 
@@ -375,10 +375,9 @@ def test_the_alias_of_registries_is_moved_as_well(world: World, monkeypatch) -> 
     assert moved == [(world.made.versions["new"], 2, "champion")]
 
 
-def test_a_champion_that_cannot_be_named_is_said_and_made_up_for(
-    world: World, monkeypatch
-) -> None:
+def test_a_champion_that_cannot_be_named_is_said_and_made_up_for(world: World, monkeypatch) -> None:
     import lrf_core.releases as releases
+
     from lrf_core.errors import StorageError
 
     set_alias = releases.set_alias

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import World
 from kserve_api import NAME, NAMESPACE, SERVICE
+from promotions import World
 
 from lrf_core.serving.service import InferenceService
 from lrf_core.stages.promote import NotPromotedError, roll_back
@@ -115,7 +115,7 @@ def test_an_interrupt_rolls_back(world: World) -> None:
 def test_a_second_interrupt_leaves_it_and_says_so(world: World, caplog) -> None:
     def interrupted(verb: str, number: int) -> None:
         new = world.cluster.shares().get(world.uri("new"))
-        if new == 10 and verb == "get" or interrupts and verb == "patch" and new == 10:
+        if (new == 10 and verb == "get") or (interrupts and verb == "patch" and new == 10):
             interrupts.append(number)
             signal.raise_signal(signal.SIGINT)
 

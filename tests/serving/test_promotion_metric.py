@@ -20,7 +20,7 @@ import prometheus_client
 import pytest
 import urllib3
 import yaml
-from conftest import World
+from promotions import World
 
 from lrf_core.serving.prometheus import Metric, QueryError
 from lrf_core.spec import PrometheusSpec
@@ -95,9 +95,7 @@ def test_names_are_filled_in_and_dollars_of_promql_stay() -> None:
     with answering(answer) as url:
         query = 'label_replace(x{ns="$namespace",s="$service",r="$revision"}, "a", "$1", "b", "")'
         metric(url, query).check()
-    assert asked == [
-        'label_replace(x{ns="team",s="digits",r="digits-00002"}, "a", "$1", "b", "")'
-    ]
+    assert asked == ['label_replace(x{ns="team",s="digits",r="digits-00002"}, "a", "$1", "b", "")']
 
 
 def test_a_token_comes_from_the_environment_and_is_not_shown(monkeypatch) -> None:
@@ -158,7 +156,7 @@ def test_no_data_fails_unless_it_is_said_to_pass(
         if promoted:
             assert world.promote(prometheus=asked, soak=0.0).outcome == "promoted"
         else:
-            with pytest.raises(NotPromotedError, match="gave no values at 10%.*is restored"):
+            with pytest.raises(NotPromotedError, match=r"gave no values at 10%.*is restored"):
                 world.promote(prometheus=asked, soak=0.0)
 
 

@@ -83,7 +83,7 @@ def test_a_token_is_sent_and_not_shown(monkeypatch) -> None:
 
 
 def test_a_server_that_is_not_there_is_said() -> None:
-    with pytest.raises(NoAnswerError, match="cannot be reached.*--url"):
+    with pytest.raises(NoAnswerError, match=r"cannot be reached.*--url"):
         Server("http://127.0.0.1:9", None, "digits", "v1").answers({"image": IMAGES})
 
 
