@@ -28,13 +28,15 @@ def check_release(store: Store, release: Release, settings: PromoteSpec) -> Reco
             of another model, or altered; or it is overridden and `allow_override` is not set.
         StorageError: the store cannot be read.
     """
-    from lrf_core.releases import check_signature, verify_release
+    from lrf_core.releases import verify_release
 
     where = f"release {release.name}/{release.version}"
     if damaged := verify_release(store, release):
         raise PublishRefusedError(f"{where} is damaged: {', '.join(damaged)}; it is not promoted")
     if settings.public_key:
-        check_signature(store, release, settings.public_key)
+        from lrf_core.releases.signing import check_release_signature
+
+        check_release_signature(store, release, settings.public_key)
     version = f"v-{digest_of({'name': release.name, 'model': release.model_digest})[:12]}"
     if version != release.version:
         raise PublishRefusedError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import sys
@@ -29,6 +30,8 @@ from lrf_core.errors import PublishRefusedError
 from lrf_core.export.saved_model import SavedModel, to_saved_model
 from lrf_core.models.load import model_digest, save_model
 from lrf_core.storage import Store, open_store, sha256_of
+
+MISSING = importlib.util.find_spec("lrf_core.releases") is None
 
 NAME = "digits"
 PASSED = Check(name="accuracy_drop", limit="at most 1 point", measured="0.2", passed=True)
@@ -99,13 +102,24 @@ def write_release(
                 found = sha256_of(path)
                 files.append(ReleaseFile(path=relative, size=found.size, sha256=found.sha256 or ""))
     release = _release(store, version, digest, verdict, files, override)
-    store.put_if_absent(f"{NAME}/{version}/manifest.json", release.model_dump_json().encode())
-    found_index = store.read(f"{NAME}/index.json")
-    index = json.loads(found_index.content) if found_index else {"versions": [], "aliases": {}}
-    index["versions"].append(version)
-    index["aliases"]["latest"] = len(index["versions"])
-    store.put(f"{NAME}/index.json", json.dumps(index).encode())
+    content = release.model_dump_json().encode()
+    store.put_if_absent(f"{NAME}/{version}/manifest.json", content)
+    _make_visible(store, version, content)
     return version
+
+
+def _make_visible(store: Store, version: str, manifest: bytes) -> None:
+    if MISSING:
+        found = store.read(f"{NAME}/index.json")
+        index = json.loads(found.content) if found else {"versions": [], "aliases": {}}
+        index["versions"].append(version)
+        index["aliases"]["latest"] = len(index["versions"])
+        store.put(f"{NAME}/index.json", json.dumps(index).encode())
+    else:
+        from lrf_core.releases.index import IndexEntry, change_index
+
+        entry = IndexEntry(version=version, manifest_sha256=hashlib.sha256(manifest).hexdigest())
+        change_index(store, NAME, lambda index: index.with_version(entry))
 
 
 def _release(
@@ -116,7 +130,13 @@ def _release(
     files: list[ReleaseFile],
     override: Override | None,
 ) -> Release:
+    summary: dict[str, Any] = {}
+    if "summary" in Release.model_fields:
+        from lrf_core.artifacts.release import ReleaseSummary
+
+        summary["summary"] = ReleaseSummary.of(verdict)
     return Release(
+        **summary,
         lineage=Lineage(inputs={"model": digest}, settings={}),
         name=NAME,
         version=version,
@@ -152,25 +172,25 @@ def set_alias(store: Store, name: str, alias: str, number: int) -> None:
     assert store.replace(f"{name}/index.json", json.dumps(index).encode(), found.tag)
 
 
-def check_signature(store: Store, release: Release, public_key: str) -> None:
+def check_release_signature(store: Store, release: Release, public_key: str) -> None:
     raise PublishRefusedError(f"release {release.name}/{release.version} is not signed")
 
 
 def install() -> None:
     """Stand in for `lrf_core.releases` where it is missing."""
-    if importlib.util.find_spec("lrf_core.releases") is None:
-        from lrf_core.stages.publish import verify_release
+    from lrf_core.stages.publish import verify_release
 
-        module = types.ModuleType("lrf_core.releases")
-        offered = {
-            "Listed": Listed,
-            "resolve": resolve,
-            "set_alias": set_alias,
-            "verify_release": verify_release,
-            "check_signature": check_signature,
-        }
-        module.__dict__.update(offered)
-        sys.modules["lrf_core.releases"] = module
+    module = types.ModuleType("lrf_core.releases")
+    offered = {
+        "Listed": Listed,
+        "resolve": resolve,
+        "set_alias": set_alias,
+        "verify_release": verify_release,
+    }
+    module.__dict__.update(offered)
+    signing = types.ModuleType("lrf_core.releases.signing")
+    signing.__dict__["check_release_signature"] = check_release_signature
+    sys.modules[module.__name__], sys.modules[signing.__name__] = module, signing
 
 
 def make_store(folder: Path) -> dict[str, str]:
@@ -180,4 +200,5 @@ def make_store(folder: Path) -> dict[str, str]:
     return {kind: write_release(store, model, verdict_on(model)) for kind, model in models.items()}
 
 
-install()
+if MISSING:
+    install()

@@ -13,7 +13,7 @@ from local_releases import FAILED, NAME, verdict_on
 from promotions import World
 
 from lrf_core.artifacts import Release
-from lrf_core.errors import ArtifactError, PublishRefusedError
+from lrf_core.errors import PublishRefusedError, SpecError
 from lrf_core.serving.eligibility import check_release
 from lrf_core.spec import PromoteSpec
 from lrf_core.stages.override import override_of
@@ -126,7 +126,7 @@ def test_an_unsigned_release_is_refused_where_a_key_is_given(
 ) -> None:
     release = written(store, model, verdict_on(model))
     signed = SETTINGS.model_copy(update={"public_key": "key.pem"})
-    with pytest.raises((PublishRefusedError, ArtifactError)):
+    with pytest.raises((PublishRefusedError, SpecError)):
         check_release(store, release, signed)
 
 
