@@ -164,7 +164,9 @@ def _asked(
     spec = make_spec({"model": "", "data": "", **written}, overrides)
     if spec.promote is None:
         raise SpecError("--service is missing; give it, or --spec with promote.service in it")
-    return spec.promote, spec.publish.to, spec.publish.name
+    registries = spec.promote.registries or getattr(spec.publish, "registries", ())
+    settings = spec.promote.model_copy(update={"registries": tuple(registries)})
+    return settings, spec.publish.to, spec.publish.name
 
 
 def _given(**values: Any) -> dict[str, Any] | None:

@@ -151,15 +151,17 @@ class Rollout:
 
     def _soak(self, percent: int, soak: float, metric: Metric | None) -> str | None:
         """Look again and again; returns what the metric said last."""
-        begun, shown = time.monotonic(), 0
+        begun, shown, lapses = time.monotonic(), 0, 0
         with progress.work(f"Watching at {percent}%", max(1, int(soak))) as advance:
             while True:
                 fresh = self._service.get()
                 self._service.unchanged_since(self.current, fresh)
-                if not (state := state_of(fresh)).ready:
-                    raise NotReadyError(f"the service is not ready any more: {state.waiting_for}")
                 found = metric.check() if metric else None
-                past = time.monotonic() - begun
+                past, state = time.monotonic() - begun, state_of(fresh)
+                # A moment of it is no failure: KServe is not ready while it changes anything.
+                lapses = 0 if state.ready else lapses + 1
+                if lapses == 2 or (lapses and past >= soak):
+                    raise NotReadyError(f"the service is not ready any more: {state.waiting_for}")
                 advance(int(min(past, soak)) - shown)
                 shown = int(min(past, soak))
                 if past >= soak:

@@ -28,7 +28,9 @@ Duration = Annotated[float, BeforeValidator(_seconds)]
 class PrometheusSpec(Section):
     """A PromQL query that has to stay within a limit while traffic moves."""
 
-    url: str = Field(pattern=r"^https?://[^@]+$", description="Of Prometheus, without credentials.")
+    url: str = Field(
+        pattern=r"^https?://[^@?#]+$", description="Of Prometheus, without credentials."
+    )
     query: str = Field(
         min_length=1,
         description="PromQL. $namespace, $service and $revision (of the new one) are filled in.",
@@ -79,7 +81,7 @@ class PromoteSpec(Section):
     prometheus: PrometheusSpec | None = None
     url: str | None = Field(
         None,
-        pattern=r"^https?://[^@]+$",
+        pattern=r"^https?://[^@?#]+$",
         description="Of the ingress gateway, where the service's own host name does not resolve.",
     )
     model_name: str | None = Field(
@@ -94,8 +96,10 @@ class PromoteSpec(Section):
     allow_override: bool = Field(
         False, description="Promote also what a person published although checks failed."
     )
-    registries: tuple[str, ...] = Field(
-        (), description="Registries in which the alias champion is set as well."
+    registries: tuple[Annotated[str, Field(pattern="^[^@]+$")], ...] = Field(
+        (),
+        description="Model registries in which champion and previous are set as well; default: "
+        "those of publish.",
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lrf_core.artifacts import Lineage
 from lrf_core.artifacts.promotion import Outcome, Promotion
 from lrf_core.cluster import connected
-from lrf_core.errors import LrfError, PromotionError
+from lrf_core.errors import ArtifactError, LrfError, PromotionError
 from lrf_core.serving.answers import Recorded
 from lrf_core.serving.eligibility import SAVED_MODEL, check_release
 from lrf_core.serving.journal import Journal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("lrf")
 
-CHAMPION = "champion"
+CHAMPION, PREVIOUS = "champion", "previous"
 
 
 class NotPromotedError(PromotionError):
@@ -241,12 +241,28 @@ def _rolled_back(rollout: Rollout, report: _Report, reason: str) -> NotPromotedE
 
 
 def _name_champion(store: Store, listed: Listed, settings: PromoteSpec) -> None:
+    """In the store, and from there in the registries; the same when done again."""
     from lrf_core.releases import set_alias
 
     if CHAMPION not in listed.aliases:
         set_alias(store, listed.release.name, CHAMPION, listed.number)
-    if settings.registries:
-        from lrf_core.registry import open_registry
+    if not settings.registries:
+        return
+    from lrf_core.registry import open_registry
 
-        for uri in settings.registries:
-            open_registry(uri).set_alias(listed.release, listed.number, CHAMPION)
+    previous = _previous(store, listed.release.name)
+    for uri in settings.registries:
+        registry = open_registry(uri, store)
+        registry.set_alias(listed.release, listed.number, CHAMPION)
+        # What was served before there was a registry is not registered.
+        if previous and registry.find(previous.release.name, previous.release.version):
+            registry.set_alias(previous.release, previous.number, PREVIOUS)
+
+
+def _previous(store: Store, name: str) -> Listed | None:
+    from lrf_core.releases import resolve
+
+    try:
+        return resolve(store, name, PREVIOUS)
+    except ArtifactError:
+        return None  # the first champion there ever was

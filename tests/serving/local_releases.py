@@ -26,7 +26,7 @@ from lrf_core.artifacts import (
     Verdict,
     digest_of,
 )
-from lrf_core.errors import PublishRefusedError
+from lrf_core.errors import ArtifactError, PublishRefusedError
 from lrf_core.export.saved_model import SavedModel, to_saved_model
 from lrf_core.models.load import model_digest, save_model
 from lrf_core.storage import Store, open_store, sha256_of
@@ -154,8 +154,10 @@ def resolve(store: Store, name: str, ref: str) -> Listed:
         number = index["aliases"][ref]
     elif ref in index["versions"]:
         number = index["versions"].index(ref) + 1
-    else:
+    elif ref.isdecimal():
         number = int(ref)
+    else:
+        raise ArtifactError(f"no release {name} {ref}")
     version = index["versions"][number - 1]
     release = Release.model_validate_json(store.get(f"{name}/{version}/manifest.json"))
     aliases = tuple(alias for alias, found in index["aliases"].items() if found == number)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
+import types
+from pathlib import Path
 from typing import Any
 
+import local_releases
 import pytest
 from kserve_api import NAME, NAMESPACE, SERVICE
 from promotions import World
 
-from lrf_core.errors import ClusterError, PromotionError
+from lrf_core.errors import ClusterError, PromotionError, PublishRefusedError
+from lrf_core.export.saved_model import SavedModel
 from lrf_core.serving.plan import DIGEST, RELEASE, ROLLBACK, TAG_ROUTING
 from lrf_core.stages.promote import NotPromotedError, preview, roll_back
 
@@ -358,21 +363,81 @@ def test_records_of_promotions_do_not_pile_up(world: World) -> None:
     assert len(record) < 1000
 
 
-def test_the_alias_of_registries_is_moved_as_well(world: World, monkeypatch) -> None:
-    import sys
-    import types
-
+def test_aliases_of_registries_are_moved_as_well(world: World, monkeypatch) -> None:
     moved = []
 
     class Recorder:
         def set_alias(self, release: Any, number: int, alias: str) -> None:
             moved.append((release.version, number, alias))
 
+        def find(self, name: str, version: str) -> Any:
+            return (name, version)
+
     module = types.ModuleType("lrf_core.registry")
-    module.open_registry = lambda uri: Recorder()  # type: ignore[attr-defined]
+    module.__dict__["open_registry"] = lambda uri, store: Recorder()
     monkeypatch.setitem(sys.modules, "lrf_core.registry", module)
-    world.promote(registries=["kubeflow://registry"])
-    assert moved == [(world.made.versions["new"], 2, "champion")]
+    old, new = world.made.versions["old"], world.made.versions["new"]
+    world.promote("1", registries=["bucket"])
+    assert moved == [(old, 1, "champion")]
+    world.promote("2", registries=["bucket"])
+    assert moved[1:] == [(new, 2, "champion"), (old, 1, "previous")]
+
+
+def test_a_service_that_fails_while_it_is_watched_is_rolled_back(world: World) -> None:
+    before = copy.deepcopy(world.cluster.spec_of_user())
+
+    def failing(verb: str, number: int) -> None:
+        if world.cluster.shares().get(world.uri("new")) == 10:
+            world.cluster.revisions[-1].ready = False
+            world.cluster.loads = lambda uri: "fail" if uri == world.uri("new") else "ok"
+
+    def answered(host: str) -> Any:
+        if world.cluster.shares().get(world.uri("new")) == 10:
+            world.cluster.on_request = failing
+        return world.model_at(host)
+
+    world.ingress.model_at = answered
+    with pytest.raises(NotPromotedError, match=r"not ready any more: .*RevisionFailed"):
+        world.promote(soak=5.0)
+    assert restored(world, before)
+
+
+@pytest.mark.skipif(local_releases.MISSING, reason="needs lrf_core.releases")
+def test_what_publish_writes_is_promoted_when_it_is_signed(world: World, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from lrf_core.spec import PublishSpec
+    from lrf_core.stages.publish import publish
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    model = local_releases.small_model(5)
+    release = publish(
+        model,
+        local_releases.verdict_on(model),
+        world.store.as_uri(),
+        name="digits",
+        attachments={},
+        settings=PublishSpec(signing_key=str(private)),
+    )
+    served = SavedModel(world.store / "digits" / release.version / "saved_model" / "1").run
+    world.instead[release.version] = served
+    with pytest.raises(PublishRefusedError, match="not signed"):
+        world.promote("2", public_key=str(public))
+    assert world.promote(public_key=str(public)).outcome == "promoted"
 
 
 def test_a_champion_that_cannot_be_named_is_said_and_made_up_for(world: World, monkeypatch) -> None:
