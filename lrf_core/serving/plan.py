@@ -164,8 +164,9 @@ def _patch(service: JSON, wanted: Wanted, settings: PromoteSpec, canary: bool) -
         model["runtime"] = None
     if settings.runtime:
         model["runtime"] = settings.runtime
-    if "storage" in found:
-        model["storage"] = None
+    if "path" in found.get("storage", {}):
+        # The key beside it names the credentials, also for a storageUri.
+        model["storage"] = {"path": None}
     predictor: JSON = {"model": model}
     annotations = {RELEASE: wanted.release, DIGEST: wanted.digest}
     if canary:

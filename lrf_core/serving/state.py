@@ -44,6 +44,7 @@ class State:
         observed: `status.observedGeneration`. KServe copies that of the Knative Service or of the
             Deployment below, so it is not comparable with `generation`; but it changes.
         created, ready_revision, rolled_out: names of revisions (serverless).
+        url: where the model itself answers.
         failure: why the model could not be loaded, as KServe says it; "" where it does not.
         waiting_for: conditions that are not true, with their reasons.
     """
@@ -88,7 +89,8 @@ def state_of(service: Mapping[str, Any]) -> State:
         ready_revision=component.get("latestReadyRevision", ""),
         rolled_out=component.get("latestRolledoutRevision", ""),
         traffic=tuple(_target(target) for target in component.get("traffic") or []),
-        url=status.get("url"),
+        # A transformer takes other inputs than the model.
+        url=component.get("url") if service["spec"].get("transformer") else status.get("url"),
         failure=_failure(status.get("modelStatus") or {}),
         waiting_for="; ".join(_said(c) for c in conditions if c["status"] != "True"),
     )

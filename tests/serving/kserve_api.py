@@ -261,7 +261,9 @@ class KServe:
         template = json.dumps([predictor, annotations], sort_keys=True)
         if not self.revisions or self.revisions[-1].template != template:
             name = f"{NAME}-predictor-{len(self.revisions) + 1:05}"
-            self.revisions.append(Revision(name, template, predictor["model"]["storageUri"]))
+            self.revisions.append(
+                Revision(name, template, predictor["model"].get("storageUri", ""))
+            )
 
     def _serverless(self) -> None:
         status = self.service["status"]
@@ -356,6 +358,8 @@ class KServe:
         ]
         if ready:
             status["url"] = f"http://{NAME}.{DOMAIN}"
+            component = status["components"]["predictor"]
+            component["url"] = f"http://{NAME}-predictor.{DOMAIN}"
         status["modelStatus"] = {
             "transitionStatus": "UpToDate"
             if whole

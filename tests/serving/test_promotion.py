@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import sys
 import types
@@ -102,6 +103,30 @@ def test_a_service_of_another_format_becomes_one_of_tensorflow(world: World) -> 
     assert model["runtime"] == "kserve-tensorflow-serving"
     roll_back(world.settings())
     assert world.cluster.spec_of_user() == before
+
+
+def test_behind_a_transformer_the_model_itself_is_asked(world: World) -> None:
+    def edit(service: dict[str, Any]) -> None:
+        service["spec"]["transformer"] = {"containers": [{"name": "resize", "image": "resize:1"}]}
+
+    world.cluster.edit(edit)
+    world.promote(canary=[100])
+    assert world.ingress.requests[-1][0] == f"{NAME}-predictor.team.example.com"
+
+
+def test_credentials_of_the_storage_are_kept(world: World) -> None:
+    def edit(service: dict[str, Any]) -> None:
+        model = service["spec"]["predictor"]["model"]
+        del model["storageUri"]
+        model["storage"] = {"key": "models-s3", "path": "old/saved_model"}
+
+    world.cluster.edit(edit)
+    found = preview(world.store.as_uri(), "digits", "latest", world.settings())
+    assert found.service["spec"]["predictor"]["model"]["storage"] == {"key": "models-s3"}
+    undone = json.loads(found.patch["metadata"]["annotations"][ROLLBACK])
+    model = undone["spec"]["predictor"]["model"]
+    assert model["storage"] == {"path": "old/saved_model"}
+    assert model["storageUri"] is None
 
 
 def test_a_raw_deployment_is_promoted_in_one_step(raw: World) -> None:

@@ -16,6 +16,7 @@ import pytest
 from kserve_api import NAME, NAMESPACE, SERVICE
 from promotions import World
 
+from lrf_core.serving.eligibility import check_release
 from lrf_core.serving.service import InferenceService
 from lrf_core.stages.promote import NotPromotedError, roll_back
 
@@ -49,6 +50,20 @@ def dying_at(request: int, after: bool, error: BaseException) -> Iterator[Callab
         InferenceService._ask = ask  # type: ignore[method-assign]
 
 
+@pytest.fixture
+def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same release is not checked again for each run: these tests are about the cluster."""
+    found: dict[str, Any] = {}
+
+    def check(store: Any, release: Any, settings: Any) -> Any:
+        if release.version not in found:
+            found[release.version] = check_release(store, release, settings)
+        return found[release.version]
+
+    monkeypatch.setattr("lrf_core.stages.promote.check_release", check)
+
+
+@pytest.mark.usefixtures("checked_once")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_request_it_goes_on(world: World, after: bool) -> None:
     """Each request to the API in turn is the last one of the first run."""
@@ -74,6 +89,7 @@ def test_killed_at_any_request_it_goes_on(world: World, after: bool) -> None:
     assert request > 10
 
 
+@pytest.mark.usefixtures("checked_once")
 def test_killed_while_it_rolls_back_it_can_be_undone(world: World) -> None:
     world.cluster.reads_until_ready = 1
     before = copy.deepcopy(world.cluster.spec_of_user())
