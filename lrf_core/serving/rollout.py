@@ -48,7 +48,7 @@ class Rollout:
         self._service, self._plan, self._recorded = service, plan, recorded
         self._settings, self._journal = settings, journal
         self._wait = Wait(settings.wait, settings.poll)
-        self.touched = plan.resumed
+        self.touched = self._applied = plan.resumed
         self._pending: JSON | None = None
 
     def run(self) -> None:
@@ -185,7 +185,11 @@ class Rollout:
             ChangedMeanwhileError: someone else changed the service, which is left as it is.
             PromotionError, ClusterError: what could not be restored.
         """
+        if not self.touched:
+            return
         self._find_own_write()
+        if not self._applied:
+            return  # a record that is there is that of an earlier promotion
         state, undo = state_of(self.current), rollback_of(self.current)
         if state.mode == "serverless" and state.rolled_out:
             self._take_off_traffic(state)
@@ -209,7 +213,7 @@ class Rollout:
     def _write(self, patch: JSON) -> None:
         self.touched, self._pending = True, patch
         self.current = self._service.patch(self.current, patch)
-        self._pending = None
+        self._applied, self._pending = True, None
 
     def _find_own_write(self) -> None:
         """Take over the service as it is, unless someone else changed it.
@@ -217,7 +221,9 @@ class Rollout:
         A write may have been done although its answer never came.
         """
         fresh = self._service.get()
-        if self._pending is None or not is_applied(fresh, self._pending):
+        if self._pending is not None and is_applied(fresh, self._pending):
+            self._applied = True
+        else:
             self._service.unchanged_since(self.current, fresh)
         self.current = fresh
 

@@ -93,12 +93,15 @@ def promote(store: str, name: str, ref: str, settings: PromoteSpec) -> Promotion
             raise report.failed("left", str(error)) from None
         except KeyboardInterrupt:
             _logger.warning("interrupted; rolling back (interrupt again to leave it as it is)")
-            _rolled_back(rollout, report, "it was interrupted")
+            _logger.warning("%s", _rolled_back(rollout, report, "it was interrupted"))
             raise
         except LrfError as error:
             if not rollout.touched:
                 raise
             raise _rolled_back(rollout, report, str(error)) from None
+        except Exception as error:
+            _logger.warning("%s", _rolled_back(rollout, report, f"{type(error).__name__}: {error}"))
+            raise
         try:
             with journal.step("champion"):
                 _name_champion(opened, listed, settings)

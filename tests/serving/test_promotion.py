@@ -255,6 +255,27 @@ def test_a_refusal_names_the_verb_and_the_resource(world: World, verb: str) -> N
     assert world.cluster.spec_of_user() == before
 
 
+def test_a_patch_that_is_refused_undoes_no_earlier_promotion(world: World) -> None:
+    world.promote("1")
+    before = copy.deepcopy(world.cluster.spec_of_user())
+    world.cluster.answers = [0, 0, 403]  # read, dry run, and the patch itself
+    with pytest.raises(NotPromotedError, match=r"not allow to patch.*serves what it did before"):
+        world.promote("2")
+    assert world.cluster.spec_of_user() == before
+
+
+def test_an_unexpected_error_is_rolled_back_too(world: World, monkeypatch) -> None:
+    before = copy.deepcopy(world.cluster.spec_of_user())
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("lrf_core.serving.rollout.compare", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        world.promote()
+    assert restored(world, before)
+
+
 def test_what_cannot_be_rolled_back_is_said_with_what_to_run(world: World) -> None:
     def denied(verb: str, number: int) -> None:
         if world.cluster.shares().get(world.uri("new")) == 10:
