@@ -9,7 +9,16 @@ import sys
 import typer
 
 from lrf_core import progress
-from lrf_core.commands import compress, exploring, export, frontier, judging, profile, releases
+from lrf_core.commands import (
+    compress,
+    exploring,
+    export,
+    frontier,
+    judging,
+    profile,
+    promote,
+    releases,
+)
 from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LrfError, SpecError
 
 app = typer.Typer(
@@ -31,6 +40,7 @@ for _command in (
     judging.finetune,
     judging.validate,
     judging.publish,
+    promote.promote,
     export.export,
 ):
     app.command()(_command)

@@ -49,6 +49,10 @@ class StorageError(BadInputError):
     """Object storage cannot be reached, refuses the credentials, or cannot be written."""
 
 
+class ClusterError(BadInputError):
+    """The Kubernetes API cannot be reached, or refuses what is asked of it."""
+
+
 class PublishRefusedError(LrfError):
     """The model to publish has no passing Verdict of its own."""
 
@@ -69,3 +73,7 @@ class WorkerError(LrfError):
     def __init__(self, message: str, exit_code: int = EXIT_FAILURE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class PromotionError(LrfError):
+    """A release was not promoted; the message says what is served now."""

@@ -3,6 +3,7 @@
 from lrf_core.artifacts.analysis import Analysis, Call, Cost, LayerRecord, ModelMeasures
 from lrf_core.artifacts.design_space import Candidate, DesignSpace
 from lrf_core.artifacts.plan import Choice, DropCalibration, Plan, TriedPlan
+from lrf_core.artifacts.promotion import Promotion, PromotionStep
 from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, digest_of, versions
 from lrf_core.artifacts.release import Override, Release, ReleaseFile, ReleaseSummary
 from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
@@ -30,6 +31,8 @@ __all__ = [
     "ModelMeasures",
     "Override",
     "Plan",
+    "Promotion",
+    "PromotionStep",
     "Record",
     "Release",
     "ReleaseFile",

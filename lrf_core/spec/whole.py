@@ -14,6 +14,7 @@ from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
 from lrf_core.spec.gate import GateSpec
 from lrf_core.spec.goal import DecomposeSpec, Goal
+from lrf_core.spec.promote import PromoteSpec
 from lrf_core.spec.publish import PublishSpec
 from lrf_core.spec.section import Section
 
@@ -36,6 +37,7 @@ class Spec(Section):
     finetune: FinetuneSpec = FinetuneSpec()
     gate: GateSpec = GateSpec()
     publish: PublishSpec = PublishSpec()
+    promote: PromoteSpec | None = None
 
     def effective_goal(self) -> Goal:
         """The goal, with the default of at most 1 point lost when nothing was asked for."""

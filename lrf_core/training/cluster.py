@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 import kubernetes.client
-import kubernetes.config
 import urllib3
 
 from lrf_core.artifacts import FinetuneRecord
+from lrf_core.cluster import TIMEOUT_S, connected, own_namespace, said_by
 from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, WorkerError
 from lrf_core.spec import TrainJobSpec
 from lrf_core.training.job import Job, read_result
@@ -26,9 +24,7 @@ from lrf_core.training.trainjob import GROUP, PLURAL, VERSION, train_job
 _logger = logging.getLogger("lrf")
 _Answer = TypeVar("_Answer")
 
-_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _POD_LABEL = "jobset.sigs.k8s.io/jobset-name"
-_TIMEOUT_S = 30
 # How often in a row the API may fail to answer while a job is followed.
 _PATIENCE = 12
 
@@ -50,6 +46,7 @@ def run_on_cluster(
     Called again after an interruption, it follows the TrainJob that it finds.
 
     Raises:
+        ClusterError: there is no Kubernetes API.
         WorkerError: the API refuses it, or a worker failed.
         ArtifactError: the folder cannot be used.
     """
@@ -67,10 +64,11 @@ def run_train_job(name: str, command: Sequence[str], workers: int, settings: Tra
     """Create a TrainJob, log what its pods do until it is complete, and delete it.
 
     Raises:
+        ClusterError: there is no Kubernetes API.
         WorkerError: it failed; by the reason of the pod that did, with its exit code.
     """
-    with _connected() as client:
-        namespace = settings.namespace or _own_namespace()
+    with connected("run finetune.trainjob on", "leave finetune.trainjob out") as client:
+        namespace = settings.namespace or own_namespace()
         jobs = kubernetes.client.CustomObjectsApi(client)
         pods = kubernetes.client.CoreV1Api(client)
         where: dict[str, Any] = {
@@ -81,9 +79,7 @@ def run_train_job(name: str, command: Sequence[str], workers: int, settings: Tra
         }
         manifest = train_job(name, namespace, command, workers, settings)
         try:
-            jobs.create_namespaced_custom_object(
-                **where, body=manifest, _request_timeout=_TIMEOUT_S
-            )
+            jobs.create_namespaced_custom_object(**where, body=manifest, _request_timeout=TIMEOUT_S)
         except kubernetes.client.ApiException as error:
             if error.status != 409:
                 raise _refused(error) from None
@@ -101,7 +97,7 @@ def _follow(jobs: Any, pods: Any, where: dict[str, Any], name: str, poll_s: floa
     while True:
         job = _patiently(
             lambda: jobs.get_namespaced_custom_object(
-                **where, name=name, _request_timeout=_TIMEOUT_S
+                **where, name=name, _request_timeout=TIMEOUT_S
             ),
             poll_s,
         )
@@ -109,7 +105,7 @@ def _follow(jobs: Any, pods: Any, where: dict[str, Any], name: str, poll_s: floa
             lambda: pods.list_namespaced_pod(
                 where["namespace"],
                 label_selector=f"{_POD_LABEL}={name}",
-                _request_timeout=_TIMEOUT_S,
+                _request_timeout=TIMEOUT_S,
             ),
             poll_s,
         )
@@ -170,54 +166,16 @@ def _patiently(ask: Callable[[], _Answer], poll_s: float) -> _Answer:
 def _delete(jobs: Any, where: dict[str, Any], name: str) -> None:
     try:
         jobs.delete_namespaced_custom_object(
-            **where, name=name, propagation_policy="Foreground", _request_timeout=_TIMEOUT_S
+            **where, name=name, propagation_policy="Foreground", _request_timeout=TIMEOUT_S
         )
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
         if getattr(error, "status", None) != 404:
-            _logger.warning("TrainJob %s is not deleted: %s", name, _reason(error))
-
-
-@contextmanager
-def _connected() -> Iterator[kubernetes.client.ApiClient]:
-    configuration = kubernetes.client.Configuration()
-    try:
-        if _in_pod():
-            kubernetes.config.load_incluster_config(client_configuration=configuration)
-        else:
-            kubernetes.config.load_kube_config(
-                os.environ.get("KUBECONFIG"), client_configuration=configuration
-            )
-    except kubernetes.config.ConfigException as error:
-        raise WorkerError(
-            f"no Kubernetes API to run finetune.trainjob on: {_reason(error)}; run it in a pod, "
-            "set KUBECONFIG, or leave finetune.trainjob out",
-            EXIT_BAD_INPUT,
-        ) from None
-    configuration.retries = False  # `_patiently` tries again
-    with kubernetes.client.ApiClient(configuration) as client:
-        yield client
-
-
-def _in_pod() -> bool:
-    # Who sets KUBECONFIG in a pod means another cluster.
-    return "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
-
-
-def _own_namespace() -> str:
-    if _in_pod():
-        return _NAMESPACE.read_text(encoding="utf-8").strip()
-    _, active = kubernetes.config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
-    return str(active["context"].get("namespace", "default"))
+            _logger.warning("TrainJob %s is not deleted: %s", name, said_by(error))
 
 
 def _refused(error: Exception) -> WorkerError:
     return WorkerError(
-        f"the Kubernetes API refuses the TrainJob: {_reason(error)}; Kubeflow Trainer has to be "
+        f"the Kubernetes API refuses the TrainJob: {said_by(error)}; Kubeflow Trainer has to be "
         "there, and the service account may create, get and delete trainjobs and list pods",
         EXIT_BAD_INPUT,
     )
-
-
-def _reason(error: Exception) -> str:
-    body = getattr(error, "body", None) or getattr(error, "reason", None) or error
-    return " ".join(str(body).split())[:300]

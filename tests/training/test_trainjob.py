@@ -22,7 +22,7 @@ import yaml
 from tiny import tiny_cnn, tiny_data
 
 from lrf_core.data import open_data
-from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, WorkerError
+from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, ClusterError, WorkerError
 from lrf_core.models.load import model_digest
 from lrf_core.spec import FinetuneSpec, TrainJobSpec
 from lrf_core.stages.finetune import finetune
@@ -262,7 +262,7 @@ def test_a_refusal_says_what_is_needed(cluster: Cluster) -> None:
 
 def test_without_a_cluster_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(WorkerError, match=r"no Kubernetes API to run finetune\.trainjob on"):
+    with pytest.raises(ClusterError, match=r"no Kubernetes API to run finetune\.trainjob on"):
         run_train_job("a", COMMAND, 2, SETTINGS)
 
 

@@ -1,0 +1,124 @@
+"""Which releases may be served: whole, judged, passed or overridden, and signed if asked for."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+from lrf_core.artifacts import MODEL_FILE, Release, Verdict, digest_of
+from lrf_core.errors import ArtifactError, PublishRefusedError, StorageError
+from lrf_core.serving.answers import ANSWERS_FILE, Recorded, read_answers
+from lrf_core.spec.promote import PromoteSpec
+from lrf_core.storage import Store
+
+_logger = logging.getLogger("lrf")
+
+SAVED_MODEL = "saved_model"
+
+
+def check_release(store: Store, release: Release, settings: PromoteSpec) -> Recorded:
+    """Refuse a release that may not be served; its recorded answers.
+
+    The bytes in the store are compared with the manifest, the model with the verdict, and the
+    verdict with itself and the manifest.
+
+    Raises:
+        PublishRefusedError: it is damaged, not signed as asked, or its verdict is missing, failed,
+            of another model, or altered; or it is overridden and `allow_override` is not set.
+        StorageError: the store cannot be read.
+    """
+    from lrf_core.releases import verify_release
+
+    where = f"release {release.name}/{release.version}"
+    if damaged := verify_release(store, release):
+        raise PublishRefusedError(f"{where} is damaged: {', '.join(damaged)}; it is not promoted")
+    if settings.public_key:
+        from lrf_core.releases.signing import check_release_signature
+
+        check_release_signature(store, release, settings.public_key)
+    version = f"v-{digest_of({'name': release.name, 'model': release.model_digest})[:12]}"
+    if version != release.version:
+        raise PublishRefusedError(
+            f"{where} is not the version of its model ({version}); its manifest was altered"
+        )
+    if not any(file.path.startswith(f"{SAVED_MODEL}/") for file in release.files):
+        raise PublishRefusedError(
+            f"{where} holds no {SAVED_MODEL}/ to serve; publish it again with this version of lrf"
+        )
+    with tempfile.TemporaryDirectory(prefix="lrf-promote-") as folder:
+        verdict, model, answers = (
+            _fetched(store, release, path, Path(folder))
+            for path in (Verdict.file_name, MODEL_FILE, ANSWERS_FILE)
+        )
+        _check_verdict(release, _read_verdict(verdict, where), settings, where)
+        _check_model(release, model, where)
+        return read_answers(answers)
+
+
+def _fetched(store: Store, release: Release, path: str, folder: Path) -> Path:
+    listed = next((file for file in release.files if file.path == path), None)
+    if listed is None:
+        raise PublishRefusedError(
+            f"release {release.name}/{release.version} holds no {path}; publish it again with this "
+            "version of lrf"
+        )
+    target = folder / path
+    try:
+        store.get_file(f"{release.name}/{release.version}/{path}", target, listed.sha256)
+    except StorageError as error:
+        raise PublishRefusedError(f"{path} of the release cannot be read: {error}") from None
+    return target
+
+
+def _read_verdict(path: Path, where: str) -> Verdict:
+    try:
+        return Verdict.load(path)
+    except ArtifactError:
+        raise PublishRefusedError(f"{path.name} of {where} is no verdict") from None
+
+
+def _check_verdict(release: Release, verdict: Verdict, settings: PromoteSpec, where: str) -> None:
+    from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
+
+    if verdict.digest() != release.verdict_digest:
+        raise PublishRefusedError(
+            f"the verdict of {where} is {verdict.digest()[:12]}, its manifest names "
+            f"{release.verdict_digest[:12]}; one of them was altered"
+        )
+    if verdict.candidate_digest != release.model_digest:
+        raise PublishRefusedError(
+            f"the verdict of {where} is about model {verdict.candidate_digest[:12]}, the release "
+            f"holds {release.model_digest[:12]}"
+        )
+    refuse_altered(verdict)
+    if verdict.passed:
+        return
+    failed = ", ".join(check.name for check in verdict.failed())
+    if release.override is None:
+        raise PublishRefusedError(f"{where} did not pass the gate (failed: {failed})")
+    refuse_unless_overridden(verdict, release.override)
+    if not settings.allow_override:
+        raise PublishRefusedError(
+            f"{where} did not pass the gate (failed: {failed}) and was published by decision of "
+            f"{release.override.by}: {release.override.reason}; to serve it all the same, give "
+            "--allow-override"
+        )
+    _logger.warning(
+        "%s did not pass the gate (failed: %s); it is promoted by decision of %s: %s",
+        where,
+        failed,
+        release.override.by,
+        release.override.reason,
+    )
+
+
+def _check_model(release: Release, file: Path, where: str) -> None:
+    from lrf_core.models.load import load_model, model_digest
+
+    found = model_digest(load_model(file))
+    if found != release.model_digest:
+        raise PublishRefusedError(
+            f"the model of {where} is {found[:12]}, the one that was judged "
+            f"{release.model_digest[:12]}"
+        )
