@@ -164,7 +164,7 @@ def _asked(
     spec = make_spec({"model": "", "data": "", **written}, overrides)
     if spec.promote is None:
         raise SpecError("--service is missing; give it, or --spec with promote.service in it")
-    registries = spec.promote.registries or getattr(spec.publish, "registries", ())
+    registries = spec.promote.registries or spec.publish.registries
     settings = spec.promote.model_copy(update={"registries": tuple(registries)})
     return settings, spec.publish.to, spec.publish.name
 

@@ -36,6 +36,11 @@ class SampleAnswers:
     inputs: dict[str, Array]
     outputs: dict[str, Array]
 
+    @property
+    def count(self) -> int:
+        """n, how many samples there are."""
+        return len(next(iter(self.inputs.values())))
+
     def save(self, target: Path) -> Path:
         """Write `answers.npz`: no pickles in it, and the same arrays give the same bytes."""
         arrays = {_INPUT + name: values for name, values in self.inputs.items()}
@@ -80,9 +85,17 @@ def read_answers(content: bytes, where: str) -> SampleAnswers:
         for start in (_INPUT, _OUTPUT)
     )
     counts = {values.shape[:1] for values in arrays.values()}
-    if not inputs or not outputs or len(counts) != 1 or len(arrays) > len(inputs) + len(outputs):
+    named = len(inputs) + len(outputs) == len(arrays)
+    if not inputs or not outputs or len(counts) != 1 or counts & {(), (0,)} or not named:
         raise ArtifactError(
             f"{where} holds no sample answers; expected arrays input/NAME and output/NAME with the "
             "same number of samples"
         )
+    odd = [name for name, values in arrays.items() if not _is_finite(values)]
+    if odd:
+        raise ArtifactError(f"{where} holds values that are no finite numbers in {', '.join(odd)}")
     return SampleAnswers(inputs, outputs)
+
+
+def _is_finite(values: Array) -> bool:
+    return values.dtype.kind in "biuf" and bool(np.isfinite(values).all())

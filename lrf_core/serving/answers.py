@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-import numpy.typing as npt
 import urllib3
 
-from lrf_core.errors import ArtifactError, LrfError
+from lrf_core.errors import LrfError
+from lrf_core.releases.answers import Array, SampleAnswers
 
-Array = npt.NDArray[Any]
 Protocol = Literal["v1", "v2"]
 
-ANSWERS_FILE = "answers.npz"
 # A bearer token, where the ingress asks for one.
 TOKEN_VARIABLE = "LRF_INFERENCE_TOKEN"  # noqa: S105 the name of it
 
@@ -55,48 +51,6 @@ class NoAnswerError(LrfError):
 
 class WrongAnswerError(LrfError):
     """The server answers, and not as the release does."""
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Sample inputs and the release's own answers, each `(n, ...)`, by name."""
-
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
-
-    def count(self) -> int:
-        """n, how many samples there are."""
-        return len(next(iter(self.inputs.values())))
-
-
-def read_answers(path: Path) -> Recorded:
-    """Read `answers.npz`: arrays `input/<name>` and `output/<name>`. Raises ArtifactError."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {key: np.asarray(stored[key]) for key in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{path.name} of the release cannot be read: {error}") from None
-    named = {
-        side: {
-            key.removeprefix(f"{side}/"): values
-            for key, values in arrays.items()
-            if key.startswith(f"{side}/")
-        }
-        for side in ("input", "output")
-    }
-    counts = {values.shape[:1] for values in arrays.values()}
-    unsound = [key for key, values in arrays.items() if not _is_sound(values)]
-    if not named["input"] or not named["output"] or len(counts) != 1 or () in counts:
-        raise ArtifactError(
-            f"{path.name} of the release must hold input/<name> and output/<name>, all of the same "
-            f"number of samples; found {', '.join(sorted(arrays)) or 'nothing'}"
-        )
-    if unsound or (0,) in counts:
-        raise ArtifactError(
-            f"{path.name} of the release cannot be compared with: "
-            f"{', '.join(unsound) or 'no samples'}; values must be finite numbers"
-        )
-    return Recorded(named["input"], named["output"])
 
 
 @dataclass(frozen=True)
@@ -189,7 +143,7 @@ def server_at(url: str, ingress: str | None, model: str, protocol: Protocol) -> 
     return Server(url, None, model, protocol)
 
 
-def compare(recorded: Recorded, found: Mapping[str, Array], tolerance: float) -> float:
+def compare(recorded: SampleAnswers, found: Mapping[str, Array], tolerance: float) -> float:
     """The largest difference between two answers, as a share of the largest recorded one.
 
     Raises:
@@ -263,7 +217,3 @@ def _v1_outputs(answer: Any, count: int) -> dict[str, Array]:
     if count and isinstance(rows[0], dict):
         return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
     return {"": np.asarray(rows, np.float64)}
-
-
-def _is_sound(values: Array) -> bool:
-    return values.dtype.name in _DATATYPES and bool(np.isfinite(values).all())

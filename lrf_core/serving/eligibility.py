@@ -8,16 +8,17 @@ from pathlib import Path
 
 from lrf_core.artifacts import MODEL_FILE, Release, Verdict, digest_of
 from lrf_core.errors import ArtifactError, PublishRefusedError, StorageError
-from lrf_core.serving.answers import ANSWERS_FILE, Recorded, read_answers
+from lrf_core.releases import verify_release
+from lrf_core.releases.answers import SampleAnswers, sample_answers
+from lrf_core.releases.layout import SAVED_MODEL
+from lrf_core.releases.signing import check_release_signature
 from lrf_core.spec.promote import PromoteSpec
 from lrf_core.storage import Store
 
 _logger = logging.getLogger("lrf")
 
-SAVED_MODEL = "saved_model"
 
-
-def check_release(store: Store, release: Release, settings: PromoteSpec) -> Recorded:
+def check_release(store: Store, release: Release, settings: PromoteSpec) -> SampleAnswers:
     """Refuse a release that may not be served; its recorded answers.
 
     The bytes in the store are compared with the manifest, the model with the verdict, and the
@@ -28,14 +29,10 @@ def check_release(store: Store, release: Release, settings: PromoteSpec) -> Reco
             of another model, or altered; or it is overridden and `allow_override` is not set.
         StorageError: the store cannot be read.
     """
-    from lrf_core.releases import verify_release
-
     where = f"release {release.name}/{release.version}"
     if damaged := verify_release(store, release):
         raise PublishRefusedError(f"{where} is damaged: {', '.join(damaged)}; it is not promoted")
     if settings.public_key:
-        from lrf_core.releases.signing import check_release_signature
-
         check_release_signature(store, release, settings.public_key)
     version = f"v-{digest_of({'name': release.name, 'model': release.model_digest})[:12]}"
     if version != release.version:
@@ -47,13 +44,12 @@ def check_release(store: Store, release: Release, settings: PromoteSpec) -> Reco
             f"{where} holds no {SAVED_MODEL}/ to serve; publish it again with this version of lrf"
         )
     with tempfile.TemporaryDirectory(prefix="lrf-promote-") as folder:
-        verdict, model, answers = (
-            _fetched(store, release, path, Path(folder))
-            for path in (Verdict.file_name, MODEL_FILE, ANSWERS_FILE)
+        verdict, model = (
+            _fetched(store, release, path, Path(folder)) for path in (Verdict.file_name, MODEL_FILE)
         )
         _check_verdict(release, _read_verdict(verdict, where), settings, where)
         _check_model(release, model, where)
-        return read_answers(answers)
+    return sample_answers(store, release)
 
 
 def _fetched(store: Store, release: Release, path: str, folder: Path) -> Path:

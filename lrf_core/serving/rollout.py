@@ -7,10 +7,10 @@ import time
 
 from lrf_core import progress
 from lrf_core.errors import PromotionError
+from lrf_core.releases.answers import SampleAnswers
 from lrf_core.serving.answers import (
     NoAnswerError,
     Protocol,
-    Recorded,
     WrongAnswerError,
     compare,
     server_at,
@@ -40,7 +40,7 @@ class Rollout:
         service: InferenceService,
         current: JSON,
         plan: Plan,
-        recorded: Recorded,
+        recorded: SampleAnswers,
         settings: PromoteSpec,
         journal: Journal,
     ) -> None:
@@ -117,7 +117,7 @@ class Rollout:
         return state.url
 
     def _check_answers(self, state: State, url: str, percent: int) -> None:
-        settings, count = self._settings, self._recorded.count()
+        settings, count = self._settings, self._recorded.count
         model = settings.model_name or self._service.name
         server = server_at(url, settings.url, model, protocol_of(self.current))
         # With an address of its own nobody but the new revision can answer.

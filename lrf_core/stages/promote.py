@@ -12,7 +12,7 @@ from lrf_core.artifacts import Lineage
 from lrf_core.artifacts.promotion import Outcome, Promotion
 from lrf_core.cluster import connected
 from lrf_core.errors import ArtifactError, LrfError, PromotionError
-from lrf_core.serving.answers import Recorded
+from lrf_core.releases.answers import SampleAnswers
 from lrf_core.serving.eligibility import SAVED_MODEL, check_release
 from lrf_core.serving.journal import Journal
 from lrf_core.serving.merge_patch import JSON
@@ -142,7 +142,7 @@ def roll_back(settings: PromoteSpec) -> Promotion:
             storage_uri=state.storage_uri or "",
         )
         plan = Plan({}, (), canary=False, final=None, resumed=True)
-        rollout = Rollout(service, current, plan, Recorded({}, {}), settings, journal)
+        rollout = Rollout(service, current, plan, SampleAnswers({}, {}), settings, journal)
         report = _Report(None, wanted, settings, state.mode, journal)
         try:
             rollout.roll_back()
@@ -187,7 +187,7 @@ class _Report:
 
 def _checked(
     uri: str, name: str, ref: str, settings: PromoteSpec
-) -> tuple[Store, Listed, Wanted, Recorded]:
+) -> tuple[Store, Listed, Wanted, SampleAnswers]:
     from lrf_core.releases import resolve
 
     store = open_store(uri)

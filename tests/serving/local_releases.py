@@ -1,14 +1,9 @@
-"""Releases for tests of promotion, and `lrf_core.releases` where this checkout has none."""
+"""Releases for tests of promotion, of models too small for the whole way."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import json
-import sys
 import tempfile
-import types
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +18,14 @@ from lrf_core.artifacts import (
     Override,
     Release,
     ReleaseFile,
+    ReleaseSummary,
     Verdict,
     digest_of,
 )
-from lrf_core.errors import ArtifactError, PublishRefusedError
 from lrf_core.export.saved_model import SavedModel, to_saved_model
 from lrf_core.models.load import model_digest, save_model
+from lrf_core.releases.index import IndexEntry, change_index
 from lrf_core.storage import Store, open_store, sha256_of
-
-MISSING = importlib.util.find_spec("lrf_core.releases") is None
 
 NAME = "digits"
 PASSED = Check(name="accuracy_drop", limit="at most 1 point", measured="0.2", passed=True)
@@ -41,13 +35,6 @@ ALWAYS = tuple(
     Check(name=name, limit="", measured="as before", passed=True)
     for name in ("same_output_shape", "finite_outputs", "digest_unchanged")
 )
-
-
-@dataclass(frozen=True)
-class Listed:
-    number: int
-    release: Release
-    aliases: tuple[str, ...]
 
 
 def small_model(seed: int) -> keras.Model:
@@ -109,17 +96,8 @@ def write_release(
 
 
 def _make_visible(store: Store, version: str, manifest: bytes) -> None:
-    if MISSING:
-        found = store.read(f"{NAME}/index.json")
-        index = json.loads(found.content) if found else {"versions": [], "aliases": {}}
-        index["versions"].append(version)
-        index["aliases"]["latest"] = len(index["versions"])
-        store.put(f"{NAME}/index.json", json.dumps(index).encode())
-    else:
-        from lrf_core.releases.index import IndexEntry, change_index
-
-        entry = IndexEntry(version=version, manifest_sha256=hashlib.sha256(manifest).hexdigest())
-        change_index(store, NAME, lambda index: index.with_version(entry))
+    entry = IndexEntry(version=version, manifest_sha256=hashlib.sha256(manifest).hexdigest())
+    change_index(store, NAME, lambda index: index.with_version(entry))
 
 
 def _release(
@@ -130,13 +108,8 @@ def _release(
     files: list[ReleaseFile],
     override: Override | None,
 ) -> Release:
-    summary: dict[str, Any] = {}
-    if "summary" in Release.model_fields:
-        from lrf_core.artifacts.release import ReleaseSummary
-
-        summary["summary"] = ReleaseSummary.of(verdict)
     return Release(
-        **summary,
+        summary=ReleaseSummary.of(verdict),
         lineage=Lineage(inputs={"model": digest}, settings={}),
         name=NAME,
         version=version,
@@ -148,59 +121,8 @@ def _release(
     )
 
 
-def resolve(store: Store, name: str, ref: str) -> Listed:
-    index = json.loads(store.get(f"{name}/index.json"))
-    if ref in index["aliases"]:
-        number = index["aliases"][ref]
-    elif ref in index["versions"]:
-        number = index["versions"].index(ref) + 1
-    elif ref.isdecimal():
-        number = int(ref)
-    else:
-        raise ArtifactError(f"no release {name} {ref}")
-    version = index["versions"][number - 1]
-    release = Release.model_validate_json(store.get(f"{name}/{version}/manifest.json"))
-    aliases = tuple(alias for alias, found in index["aliases"].items() if found == number)
-    return Listed(number, release, aliases)
-
-
-def set_alias(store: Store, name: str, alias: str, number: int) -> None:
-    found = store.read(f"{name}/index.json")
-    assert found
-    index = json.loads(found.content)
-    if alias == "champion" and alias in index["aliases"]:
-        index["aliases"]["previous"] = index["aliases"]["champion"]
-    index["aliases"][alias] = number
-    assert store.replace(f"{name}/index.json", json.dumps(index).encode(), found.tag)
-
-
-def check_release_signature(store: Store, release: Release, public_key: str) -> None:
-    raise PublishRefusedError(f"release {release.name}/{release.version} is not signed")
-
-
-def install() -> None:
-    """Stand in for `lrf_core.releases` where it is missing."""
-    from lrf_core.stages.publish import verify_release
-
-    module = types.ModuleType("lrf_core.releases")
-    offered = {
-        "Listed": Listed,
-        "resolve": resolve,
-        "set_alias": set_alias,
-        "verify_release": verify_release,
-    }
-    module.__dict__.update(offered)
-    signing = types.ModuleType("lrf_core.releases.signing")
-    signing.__dict__["check_release_signature"] = check_release_signature
-    sys.modules[module.__name__], sys.modules[signing.__name__] = module, signing
-
-
 def make_store(folder: Path) -> dict[str, str]:
     """A store with an old and a new release; their versions."""
     store = open_store(folder.as_uri())
     models = {"old": small_model(1), "new": small_model(2)}
     return {kind: write_release(store, model, verdict_on(model)) for kind, model in models.items()}
-
-
-if MISSING:
-    install()

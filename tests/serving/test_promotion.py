@@ -448,7 +448,6 @@ def test_a_service_that_fails_while_it_is_watched_is_rolled_back(world: World) -
     assert restored(world, before)
 
 
-@pytest.mark.skipif(local_releases.MISSING, reason="needs lrf_core.releases")
 def test_what_publish_writes_is_promoted_when_it_is_signed(world: World, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec

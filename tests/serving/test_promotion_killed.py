@@ -146,9 +146,8 @@ def test_a_second_interrupt_leaves_it_and_says_so(world: World, caplog) -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    """`lrf promote` in a process of its own; releases as this checkout has them."""
-    main = "import local_releases; from lrf_core.cli import main; main()"
-    return [sys.executable, "-c", main, "promote", *arguments]
+    """`lrf promote` in a process of its own."""
+    return [sys.executable, "-m", "lrf_core", "promote", *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from model_server import ModelServer, served
 
-from lrf_core.errors import ArtifactError
+from lrf_core.releases.answers import SampleAnswers
 from lrf_core.serving.answers import (
     NoAnswerError,
-    Recorded,
     Server,
     WrongAnswerError,
     compare,
-    read_answers,
     server_at,
 )
 
@@ -39,7 +36,7 @@ def two_heads(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("names", [("image",), ("left", "right")])
 def test_any_number_of_inputs_and_outputs(protocol: Any, model: Any, names: Any) -> None:
     inputs = {name: IMAGES * (i + 1) for i, name in enumerate(names)}
-    recorded = Recorded(inputs, model(inputs))
+    recorded = SampleAnswers(inputs, model(inputs))
     with served(ModelServer(lambda host: model)) as server:
         found = Server(server.url, None, "digits", protocol).answers(inputs)
     assert compare(recorded, found, 1e-6) < 1e-6
@@ -50,7 +47,7 @@ def test_large_samples_are_sent_in_several_requests() -> None:
     with served(ModelServer(lambda host: summed)) as server:
         found = Server(server.url, None, "digits", "v2").answers(inputs)
         assert len(server.requests) == 3
-    assert compare(Recorded(inputs, summed(inputs)), found, 1e-6) == 0
+    assert compare(SampleAnswers(inputs, summed(inputs)), found, 1e-6) == 0
 
 
 def test_integers_stay_integers() -> None:
@@ -107,7 +104,7 @@ def test_what_is_no_answer_of_the_protocol_is_wrong(answer: Any) -> None:
 
 
 def test_answers_have_to_be_as_close_as_asked() -> None:
-    recorded = Recorded({"image": IMAGES}, {"answer": np.array([[4.0, 1.0]] * 5)})
+    recorded = SampleAnswers({"image": IMAGES}, {"answer": np.array([[4.0, 1.0]] * 5)})
     close, far = np.array([[4.001, 1.0]] * 5), np.array([[4.01, 1.0]] * 5)
     assert compare(recorded, {"output_0": close}, 1e-3) == pytest.approx(0.00025)
     with pytest.raises(WrongAnswerError, match=r"0\.0025 of the largest answer apart"):
@@ -118,30 +115,3 @@ def test_answers_have_to_be_as_close_as_asked() -> None:
         compare(recorded, {"": np.zeros((5, 3))}, 1e-3)
     with pytest.raises(WrongAnswerError, match="outputs a, b"):
         compare(recorded, {"a": close, "b": close}, 1e-3)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "expected"),
-    [
-        ({}, "found nothing"),
-        ({"input/a": np.zeros((2, 1))}, "must hold input"),
-        ({"input/a": np.zeros((2, 1)), "output/b": np.zeros((3, 1))}, "same number"),
-        ({"input/a": np.zeros((0, 1)), "output/b": np.zeros((0, 1))}, "no samples"),
-        ({"input/a": np.zeros(()), "output/b": np.zeros(())}, "same number"),
-        ({"input/a": np.zeros((1, 1)), "output/b": np.full((1, 1), np.inf)}, "output/b"),
-        ({"input/a": np.array([["x"]]), "output/b": np.zeros((1, 1))}, "input/a"),
-        ({"input/a": np.array([[{}]]), "output/b": np.zeros((1, 1))}, "cannot be read"),
-    ],
-)
-def test_recorded_answers_that_cannot_be_compared_are_refused(
-    arrays: Any, expected: str, tmp_path: Path
-) -> None:
-    np.savez(tmp_path / "answers.npz", **arrays)
-    with pytest.raises(ArtifactError, match=expected):
-        read_answers(tmp_path / "answers.npz")
-
-
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "answers.npz").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(ArtifactError, match="cannot be read"):
-        read_answers(tmp_path / "answers.npz")
