@@ -18,7 +18,7 @@ from lrf_core.storage import open_store
 
 ROOT = Path(__file__).parents[2]
 WRONG = "wrong-secret-key-for-tests"
-TOKEN = "session-token-for-tests"  # noqa: S105
+TOKEN = "session-token-for-tests"
 
 
 class Watched:
