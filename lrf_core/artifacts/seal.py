@@ -25,12 +25,20 @@ def sealed_json(record: BaseModel) -> bytes:
     return json.dumps({**content, SEAL: digest_of(content)}, indent=2).encode() + b"\n"
 
 
+def is_sealed(content: dict[str, Any]) -> bool:
+    """Whether the content of a file has a seal, and the seal fits."""
+    return content.get(SEAL) == digest_of(_without_seal(content))
+
+
 def unsealed(content: dict[str, Any]) -> dict[str, Any]:
     """The content of a sealed file without the seal. Raises ValueError unless the seal fits."""
-    rest = {key: value for key, value in content.items() if key != SEAL}
-    if content.get(SEAL) != digest_of(rest):
+    if not is_sealed(content):
         raise ValueError("it was changed since it was written (its seal does not fit)")
-    return rest
+    return _without_seal(content)
+
+
+def _without_seal(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != SEAL}
 
 
 def read_sealed(kind: type[_Record], content: bytes, where: str) -> _Record:

@@ -10,9 +10,9 @@ from pydantic import model_validator
 
 from lrf_core.artifacts.analysis import ModelMeasures
 from lrf_core.artifacts.record import Artifact, Record
-from lrf_core.artifacts.seal import SEAL, sealed_json, unsealed
+from lrf_core.artifacts.seal import SEAL, is_sealed, sealed_json, unsealed
 from lrf_core.atomic import write_atomically
-from lrf_core.errors import ArtifactError
+from lrf_core.errors import PublishRefusedError
 
 
 class Check(Record):
@@ -133,15 +133,24 @@ class Verdict(Artifact):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read from a file or the folder that holds it. Raises ArtifactError, also if edited."""
-        verdict = super().load(path)
+        """Read from a file or the folder that holds it.
+
+        Raises:
+            ArtifactError: no such file, or no verdict.
+            PublishRefusedError: it was edited: its seal is gone or does not fit.
+        """
         source = cls._file(Path(path))
-        if SEAL not in json.loads(source.read_bytes()):
-            raise ArtifactError(
-                f"{source} has no seal, so nobody can tell whether it was edited; judge the model "
-                "again"
+        try:
+            content = json.loads(source.read_bytes())
+            edited = isinstance(content, dict) and not is_sealed(content)
+        except (OSError, ValueError):
+            edited = False  # the reason is told below
+        if edited:
+            raise PublishRefusedError(
+                f"the verdict {source} was edited or damaged since it was written (its seal does "
+                "not fit); judge the model again"
             )
-        return verdict
+        return super().load(path)
 
     def failed(self) -> tuple[Check, ...]:
         """The checks that did not pass."""

@@ -96,7 +96,7 @@ class _Survey:
         # The intent last: what is interrupted here is recognized again.
         strays.sort(key=lambda key: key.endswith(f"/{INTENT_FILE}"))
         unnamed = [key for key in sorted(self.blobs) if key not in self.named]
-        return strays + [key for key in unnamed if _is_old(self.store, key, self.before)]
+        return strays + [key for key in unnamed if self._is_old(key)]
 
     def _keep_visible(self, name: str, entry: IndexEntry) -> None:
         sha256 = entry.manifest_sha256
@@ -118,16 +118,18 @@ class _Survey:
     def _strays(self, name: str, version: str, keys: list[str]) -> list[str]:
         """Of one version: what its release does not name, or all that was abandoned."""
         release = self.visible.get((name, version))
-        old = [key for key in keys if _is_old(self.store, key, self.before)]
-        if release is None:
-            # With a manifest, only the index is missing: its publisher would go on from there.
-            if len(old) == len(keys) and manifest_key(name, version) not in keys:
-                return old
-            self._keep_unseen(keys)
-            return []
-        known = {manifest_key(name, version), file_key(name, version, SIGNATURE_FILE)}
-        known |= {file_key(name, version, file.path) for file in release.files}
-        return [key for key in old if key not in known]
+        if release is not None:
+            known = {manifest_key(name, version), file_key(name, version, SIGNATURE_FILE)}
+            known |= {file_key(name, version, file.path) for file in release.files}
+            return [key for key in keys if key not in known and self._is_old(key)]
+        # With a manifest, only the index is missing: its publisher would go on from there.
+        if manifest_key(name, version) not in keys and all(map(self._is_old, keys)):
+            return keys
+        self._keep_unseen(keys)
+        return []
+
+    def _is_old(self, key: str) -> bool:
+        return _is_old(self.store, key, self.before)
 
     def _keep_unseen(self, keys: list[str]) -> None:
         """Keep the blobs that an intent or a manifest names that readers do not see yet."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -284,8 +285,8 @@ def releases_table(found: Sequence[Listed]) -> Table:
     return table
 
 
-def release_table(listed: Listed) -> Table:
-    """The files of one release; what else is known of it is in the caption."""
+def release_table(listed: Listed) -> Group:
+    """The files of one release, and what else is known of it."""
     release, summary = listed.release, listed.release.summary
     table = _table(
         f"{release.name} {release.version}", _words("file"), _number("bytes"), _word("sha256")
@@ -306,10 +307,8 @@ def release_table(listed: Listed) -> Table:
     }
     if release.override:
         facts["override"] = text.overridden(release.override)
-    table.caption = Text(
-        "\n".join(f"{name:<13} {text.printable(fact)}" for name, fact in facts.items()), style=""
-    )
-    return table
+    lines = "\n".join(f"{name:<13} {text.printable(fact)}" for name, fact in facts.items())
+    return Group(table, Text(f"\n{lines}"))
 
 
 def _moment(release: Release) -> str:

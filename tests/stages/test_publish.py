@@ -446,13 +446,13 @@ def test_a_verdict_file_that_was_edited_is_not_read(
     content = file.read_bytes()
     assert old in content
     file.write_bytes(content.replace(old, new))
-    with pytest.raises(ArtifactError, match="its seal does not fit"):
+    with pytest.raises(PublishRefusedError, match="its seal does not fit"):
         Verdict.load(file)
 
 
 def test_a_verdict_file_without_a_seal_is_not_read(model: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "verdict.json").write_text(verdict_of(model).model_dump_json())
-    with pytest.raises(ArtifactError, match="has no seal"):
+    with pytest.raises(PublishRefusedError, match="its seal does not fit"):
         Verdict.load(tmp_path)
 
 
