@@ -71,7 +71,8 @@ def compress(spec: str) -> None:
     with dsl.If(judged.outputs["Output"] == True, name="Passed"):  # noqa: E712 - builds a condition
         names = ("candidate", "plan", "training", "verdict", "report", "lineage")
         picked = {name: judged.outputs[name] for name in names}
-        _step(publish(spec=spec, **known, **picked), "Publish")
+        run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        _step(publish(spec=spec, run_id=run_id, **known, **picked), "Publish")
 
 
 def compile_pipeline(target: Path = COMPILED) -> Path:

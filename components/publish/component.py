@@ -17,6 +17,7 @@ def publish(
     report: dsl.Input[dsl.HTML],
     lineage: dsl.Input[dsl.Artifact],
     release: dsl.Output[dsl.Artifact],
+    run_id: str = "",
 ) -> None:
     """Publish a candidate that passed the gate as an immutable release in object storage.
 
@@ -35,6 +36,7 @@ def publish(
         report: The report of the run, kept with the release.
         lineage: Where each artifact of the run comes from, kept with the release.
         release: The manifest of what was published, and where (JSON).
+        run_id: The id of the pipeline run, kept in the model registries.
     """
     from pathlib import Path
 
@@ -65,6 +67,7 @@ def publish(
             {name: Path(artifact.path) for name, artifact in kept.items()},
             override,
             asked.effective_gate(),
+            run_id or None,
         )
         published.save(release.path)
         release.metadata.update(

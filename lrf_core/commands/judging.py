@@ -169,10 +169,9 @@ def publish(
     too. Publishing the same model again changes nothing; run it again after an interruption, and
     the release is completed.
 
-    With --override-by and --override-reason
-    a person publishes a model that did not pass: kept in OUT/override.json, the report, and the
-    release. No one can override other output shapes, answers that are not finite, a model that is
-    not the one judged, or one that was never compared.
+    With --override-by and --override-reason a person publishes a model that did not pass: kept in
+    OUT/override.json, the report, and the release. No one can override other output shapes, answers
+    that are not finite, a model that is not the one judged, or one that was never compared.
 
     \b
     Examples:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from lrf_core.spec.section import Section
@@ -37,6 +39,11 @@ class PublishSpec(Section):
     )
     public_key: str | None = Field(
         None, description="A PEM file: releases must be signed with the private half of this key."
+    )
+    registries: tuple[Annotated[str, Field(pattern="^[^@]+$")], ...] = Field(
+        (),
+        description="Model registries to register in: bucket, kubeflow+https://host:port, "
+        "mlflow+https://host:port. Credentials come from the environment or mounted files.",
     )
     override: OverrideSpec | None = Field(
         None,

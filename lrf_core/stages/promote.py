@@ -13,7 +13,8 @@ from lrf_core.artifacts.promotion import Outcome, Promotion
 from lrf_core.cluster import connected
 from lrf_core.errors import ArtifactError, LrfError, PromotionError
 from lrf_core.releases.answers import SampleAnswers
-from lrf_core.serving.eligibility import SAVED_MODEL, check_release
+from lrf_core.releases.layout import SAVED_MODEL
+from lrf_core.serving.eligibility import check_release
 from lrf_core.serving.journal import Journal
 from lrf_core.serving.merge_patch import JSON
 from lrf_core.serving.plan import Plan, Wanted, is_served, plan_for, with_rollback

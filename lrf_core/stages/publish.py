@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,8 @@ from lrf_core.artifacts import (
 )
 from lrf_core.errors import ArtifactError, PublishRefusedError
 from lrf_core.models.load import load_model, model_digest
+from lrf_core.registry import open_registry
+from lrf_core.registry.base import LATEST
 from lrf_core.releases import (
     Proposal,
     Written,
@@ -78,7 +79,6 @@ def publish(
     override: Override | None = None,
     gate: GateSpec | None = None,
     settings: PublishSpec | None = None,
-    registries: Sequence[str] = (),
     run_id: str | None = None,
 ) -> Release:
     """Write a release, make it the latest of its name, and register it.
@@ -98,8 +98,7 @@ def publish(
             as `override.json`, and logged as a warning.
         gate: the limits that the verdict must have been made by, `Spec.effective_gate()`; None
             where nobody asked for any.
-        settings: formats and keys; `to`, `name` and `override` in it are not read.
-        registries: addresses of the model registries to register in, see `lrf_core.registry`.
+        settings: formats, keys and registries; `to`, `name` and `override` in it are not read.
         run_id: of the pipeline run, for the registries.
 
     Raises:
@@ -111,6 +110,8 @@ def publish(
             survive being stored, or the release that is there is damaged beyond repair.
         ExportError: the model cannot be converted.
         StorageError: the store cannot be reached or written; run it again.
+        RegistryError: a registry cannot be reached, or refuses; the release is complete where that
+            is said only after it was written, and running it again registers it.
     """
     settings = settings or PublishSpec()
     digest = model_digest(model)
@@ -132,6 +133,9 @@ def publish(
         fingerprint_of(settings.public_key)
     store = open_store(to)
     store.check()
+    registries = [open_registry(uri, store) for uri in settings.registries]
+    for registry in registries:
+        registry.check()
     version = version_of(name, digest)
     with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
         making = _Making(
@@ -148,8 +152,11 @@ def publish(
         )
         written = write_release(store, name, version, making.propose, making.prove)
     _tell(written)
-    for uri in registries:
-        _register(uri, written, run_id)
+    # After the index was moved: no registry names a release that readers do not see.
+    for registry in registries:
+        registry.register(written.release, written.number, run_id=run_id)
+        if LATEST in resolve(store, name, version).aliases:
+            registry.set_alias(written.release, written.number, LATEST)
     return written.release
 
 
@@ -293,9 +300,3 @@ def _tell(written: Written) -> None:
             release.location,
             written.number,
         )
-
-
-def _register(uri: str, written: Written, run_id: str | None) -> None:
-    """After the index was moved, so that a registry names no release that readers do not see."""
-    open_registry = importlib.import_module("lrf_core.registry").open_registry
-    open_registry(uri).register(written.release, written.number, run_id=run_id)

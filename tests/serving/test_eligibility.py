@@ -40,7 +40,7 @@ def written(store: Store, model: keras.Model, *arguments: Any) -> Release:
 
 def test_a_sound_release_is_served(store: Store, model: keras.Model) -> None:
     recorded = check_release(store, written(store, model, verdict_on(model)), SETTINGS)
-    assert (recorded.count(), list(recorded.inputs)) == (8, ["image"])
+    assert (recorded.count, list(recorded.inputs)) == (8, ["image"])
 
 
 def test_what_did_not_pass_is_refused(store: Store, model: keras.Model) -> None:

@@ -8,7 +8,6 @@ import json
 import logging
 import subprocess
 import sys
-import types
 import uuid
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -540,9 +539,18 @@ def test_registries_are_told_last_and_again_when_run_again(
             if len(seen) == 1:
                 raise StorageError("the registry is down")
 
-    registry = types.ModuleType("lrf_core.registry")
-    registry.open_registry = lambda uri: Refusing()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lrf_core.registry", registry)
+        def check(self) -> None:
+            assert seen or not list(store.list())  # nothing is written before
+
+        def set_alias(self, release: Release, number: int, alias: str) -> None:
+            aliases.append(alias)
+
+    aliases: list[str] = []
+    monkeypatch.setattr(
+        importlib.import_module("lrf_core.stages.publish"),
+        "open_registry",
+        lambda uri, store: Refusing(),
+    )
 
     def publish_registered() -> Release:
         return publish(
@@ -551,7 +559,7 @@ def test_registries_are_told_last_and_again_when_run_again(
             str(tmp_path),
             name="tiny",
             attachments={},
-            registries=["any://registry"],
+            settings=PublishSpec(registries=("any://registry",)),
             run_id="run 7",
         )
 
@@ -559,6 +567,7 @@ def test_registries_are_told_last_and_again_when_run_again(
         publish_registered()
     release = publish_registered()
     assert seen == [(release.version, 1, "run 7")] * 2
+    assert aliases == ["latest"]
 
 
 def test_answers_that_are_none_are_refused(tmp_path: Path) -> None:
