@@ -18,7 +18,7 @@ from tiny import tiny_cnn, tiny_data, train_tiny  # noqa: E402
 from lrf_core.data import Data  # noqa: E402
 from lrf_core.models.load import save_model  # noqa: E402
 
-pytest_plugins = ["seaweed"]
+pytest_plugins = ["seaweed", "faulty_proxy"]
 
 SHARED = Path(__file__).parents[2] / "shared"
 

