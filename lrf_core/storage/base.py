@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -30,10 +30,16 @@ class DamagedObjectError(StorageError):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """Size in bytes and sha256 (hex); None where another program wrote the object without one."""
+    """Size in bytes and sha256 (hex); None where another program wrote the object without one.
+
+    Attributes:
+        tag: changes with the content, where the store has such a thing; does not count when two
+            are compared.
+    """
 
     size: int
     sha256: str | None
+    tag: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
