@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 SHA256 = "X-Amz-Meta-sha256"
 PART_BYTES = 8 << 20
-_PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 4
 _MOST_PARTS = 10_000  # S3 allows no more
 _CHUNK_BYTES = 1 << 20
 
@@ -194,11 +194,11 @@ def _send_parts(place: Place, upload: str, path: Path, given: ObjectInfo) -> lis
             ),
         )
 
-    with path.open("rb") as file, ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+    with path.open("rb") as file, ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         try:
             while content := file.read(size):
                 digest.update(content)
-                if len(running) >= _PARTS_AT_ONCE:
+                if len(running) >= PARTS_AT_ONCE:
                     done.append(running.popleft().result())
                 running.append(pool.submit(send_part, len(done) + len(running) + 1, content))
             done += [future.result() for future in running]
@@ -256,7 +256,7 @@ def _receive_rest(place: Place, file: int, first: _First) -> Iterator[tuple[int,
         (start, min(start + PART_BYTES, first.size))
         for start in range(first.stop, first.size, PART_BYTES)
     ]
-    with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         running = [pool.submit(place.persist, lambda own=own: receive_part(*own)) for own in ranges]
         try:
             for own, future in zip(ranges, running, strict=True):
