@@ -35,6 +35,7 @@ PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 4
 _MOST_PARTS = 10_000  # S3 allows no more
 _CHUNK_BYTES = 1 << 20
+_READ_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,13 @@ def receive(place: Place, target: Path) -> Received:
     """
     with target.open("r+b", buffering=0) as file:
         first = place.persist(lambda: _first_part(place, file.fileno()))
-        digest = hashlib.sha256(_read_at(file.fileno(), 0, first.stop))
+        digest = _Digest(file.fileno())
+        digest.read(first.stop)
         if first.size > first.stop:
             os.posix_fallocate(file.fileno(), 0, first.size)
-            for start, stop in _receive_rest(place, file.fileno(), first):
-                digest.update(_read_at(file.fileno(), start, stop))
-    return Received(digest.hexdigest(), first.recorded)
+            for stop in _receive_rest(place, file.fileno(), first):
+                digest.read(stop)
+    return Received(digest.sha256.hexdigest(), first.recorded)
 
 
 @dataclass
@@ -243,8 +245,8 @@ def _first_part(place: Place, file: int) -> _First:
         return _First(stop, stop, response.headers["ETag"], recorded(response.headers))
 
 
-def _receive_rest(place: Place, file: int, first: _First) -> Iterator[tuple[int, int]]:
-    """Give the ranges that are in the file by now, in their order."""
+def _receive_rest(place: Place, file: int, first: _First) -> Iterator[int]:
+    """Give the position up to which the whole file is there, each time it moves on."""
 
     def receive_part(start: int, stop: int) -> None:
         with place.reading(start, stop - start, first.etag) as response:
@@ -261,7 +263,7 @@ def _receive_rest(place: Place, file: int, first: _First) -> Iterator[tuple[int,
         try:
             for own, future in zip(ranges, running, strict=True):
                 future.result()
-                yield own
+                yield own[1]
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -277,5 +279,21 @@ def _write_from(response: BaseHTTPResponse, file: int, start: int) -> int:
     return start
 
 
-def _read_at(file: int, start: int, stop: int) -> bytes:
-    return os.pread(file, stop - start, start)
+class _Digest:
+    """The sha256 of a file that is being filled: what has come is in the page cache still."""
+
+    def __init__(self, file: int) -> None:
+        self.sha256 = hashlib.sha256()
+        self._file, self._position = file, 0
+        # One buffer for all: new pages for each read would cost as much as the reading.
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+
+    def read(self, stop: int) -> None:
+        """Go on up to `stop`."""
+        while self._position < stop:
+            part = self._buffer[: stop - self._position]
+            count = os.preadv(self._file, [part], self._position)
+            if count == 0:
+                raise OSError("the file is shorter than what was written to it")
+            self.sha256.update(part[:count])
+            self._position += count
