@@ -34,6 +34,7 @@ _SECRET_KEY = (
     "secret_key",
 )
 _TOKEN = ("token", "AWS_SESSION_TOKEN", "aws_session_token", "sessionToken", "session_token")
+_NAMES = (*_ACCESS_KEY, *_SECRET_KEY, *_TOKEN)
 _SECRET_NAME = re.compile(r"([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)/([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)")
 _API_TIMEOUT_S = (5.0, 15.0)
 
@@ -113,12 +114,11 @@ def _in_folder(folder: Path) -> dict[str, str]:
         raise StorageError(
             f"{FOLDER} names {folder}, which is no folder; mount the secret there, or correct it"
         )
-    names = (*_ACCESS_KEY, *_SECRET_KEY, *_TOKEN)
     try:
         # A file ends in a line end more often than not, and no key does.
         return {
             name: (folder / name).read_text("utf-8").rstrip("\r\n")
-            for name in names
+            for name in _NAMES
             if (folder / name).is_file()
         }
     except OSError as error:
@@ -143,9 +143,10 @@ def _of_kubernetes(secret: str) -> dict[str, str]:
     try:
         api = kubernetes.client.CoreV1Api(_cluster())
         found = api.read_namespaced_secret(match[2], match[1], _request_timeout=_API_TIMEOUT_S)
-        data = found.data or {}
         return {
-            name: base64.b64decode(value).decode().rstrip("\r\n") for name, value in data.items()
+            name: base64.b64decode(value).decode().rstrip("\r\n")
+            for name, value in (found.data or {}).items()
+            if name in _NAMES
         }
     except ConfigException:
         raise StorageError(

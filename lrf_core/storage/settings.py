@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,12 @@ def _connections(environment: Mapping[str, str]) -> urllib3.PoolManager:
     bundle = environment[name] if name else certifi.where()
     if not Path(bundle).is_file():
         raise StorageError(f"{name} names {bundle}, which is no file; give a PEM file")
+    try:
+        ssl.create_default_context(cafile=bundle)
+    except (OSError, ssl.SSLError):
+        raise StorageError(
+            f"{name} names {bundle}, which holds no certificate; give a PEM file"
+        ) from None
     # A retry down there could not tell a conditional write of our own, that did arrive, from
     # somebody else's; lrf_core.storage.retry does.
     return urllib3.PoolManager(
