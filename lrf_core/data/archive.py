@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -71,12 +71,12 @@ def _is_wrapper(folder: Path) -> bool:
 
 @dataclass
 class _Allowance:
-    """What may still be unpacked, in bytes and files; `ratio` says which of the limits ends it."""
+    """What may still be unpacked, in bytes and files; `why` says where the bytes' limit is from."""
 
     source: str
     bytes_left: int
     why: str
-    files_left: int = _MOST_FILES
+    files_left: int = field(default_factory=lambda: _MOST_FILES)
 
     @classmethod
     def of(cls, source: str, size: int) -> _Allowance:
