@@ -55,6 +55,8 @@ def main() -> None:
         "most_memory_mib": max(row["store_peak_mib"] for row in rows),
         "server": "SeaweedFS 4.48 on loopback",
         "machine": table.machine(),
+        # What else ran: hashing needs a core of its own, or takes it from the server.
+        "load_average": round(os.getloadavg()[1], 1),
     }
     table.show("Object storage", rows, facts, lambda row: row["ratio"] < MUST_REACH)
     table.write(arguments.out, rows, facts)

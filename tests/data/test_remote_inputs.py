@@ -199,6 +199,7 @@ def test_processes_may_share_a_cache(bucket: Store, trained: Trained, images: Pa
     assert not list(cache_folder().rglob(".writing-*"))
 
 
+@pytest.mark.slow
 def test_a_command_takes_uris(bucket: Store, trained: Trained, tmp_path: Path) -> None:
     bucket.put_file("tiny.keras", trained.model_file)
     bucket.put_file("tiny.npz", trained.data_file)
