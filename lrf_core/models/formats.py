@@ -14,9 +14,9 @@ import keras
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError
 from lrf_core.models.keras2 import is_keras2, upgraded
-from lrf_core.models.safety import check_config
+from lrf_core.models.safety import check_archive, check_config
+from lrf_core.models.source import KNOWN
 
-_KNOWN = "a .keras file, an .h5 file, or a .json config together with a weights file"
 _HDF5 = (".h5", ".hdf5")
 
 
@@ -63,7 +63,7 @@ def _model_file(path: Path) -> Path:
             )
         path = path / MODEL_FILE
     if not path.is_file():
-        raise ModelError(f"no model at {path}; give the path of {_KNOWN}")
+        raise ModelError(f"no model at {path}; give the path of {KNOWN}")
     return path
 
 
@@ -81,7 +81,7 @@ def _opened(path: Path) -> tuple[dict[str, Any] | None, Callable[[], keras.Model
         if is_keras2(config.get("keras_version")):
             return config, lambda: _made_from(upgraded(config))
         return config, lambda: _made_from(config)
-    raise ModelError(f"{path} is no Keras model file; give {_KNOWN}")
+    raise ModelError(f"{path} is no Keras model file; give {KNOWN}")
 
 
 def _loaded(path: Path) -> keras.Model:
@@ -91,6 +91,7 @@ def _loaded(path: Path) -> keras.Model:
 def _config_in_zip(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
             version = json.loads(archive.read("metadata.json")).get("keras_version")
             config = archive.read("config.json")
     except (KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -133,6 +134,9 @@ def _with_weights(model: keras.Model, path: Path) -> keras.Model:
 def _load_weights(model: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"no weights at {path}; give a .weights.h5, .h5 or .keras file")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
     try:
         _with_weights(model, path)
     except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file

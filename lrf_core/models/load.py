@@ -14,7 +14,9 @@ from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ModelError
 from lrf_core.models.formats import read_model
 from lrf_core.models.rebuild import carry_state
+from lrf_core.models.source import model_at, weights_at
 from lrf_core.models.unroll import as_graph
+from lrf_core.storage.cache import named
 
 
 def load_model(source: str | Path, weights: str | Path | None = None) -> keras.Model:
@@ -22,7 +24,8 @@ def load_model(source: str | Path, weights: str | Path | None = None) -> keras.M
 
     Args:
         source: a `.keras` file or a folder that holds `model.keras`, an `.h5` file of a whole
-            model, or a `.json` file with the config that `model.to_json()` returns.
+            model, or a `.json` file with the config that `model.to_json()` returns; on this
+            machine or in S3 (`s3://bucket/key` or prefix).
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed with a config only.
 
     Returns:
@@ -32,8 +35,12 @@ def load_model(source: str | Path, weights: str | Path | None = None) -> keras.M
     Raises:
         ModelError: no such file, no Keras model, unsafe or unknown layers, a subclassed model
             that cannot be followed, or weights that do not fit or are not finite.
+        StorageError: S3 cannot be reached, refuses the keys, or the cache cannot be written.
     """
-    model = as_graph(read_model(Path(source), None if weights is None else Path(weights)))
+    file = model_at(str(source))
+    loaded = None if weights is None else weights_at(str(weights))
+    with named(str(source), file), named(str(weights), loaded):
+        model = as_graph(read_model(file, loaded))
     check_model(model, str(source))
     return model
 

@@ -1,8 +1,10 @@
-"""Refuse a model's config before anything in it is made: what would run code, what is not here."""
+"""Refuse a model before anything in it is made: what would run code, what is not here, bombs."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -29,6 +31,36 @@ _TF_FUNCTIONS = {
 }
 # Keras looks classes up in these packages and nowhere else.
 _PACKAGES = {"keras", "keras_hub", "keras_cv", "keras_nlp", "builtins"}
+
+
+# Weights are as good as random; what unpacks to much more than itself was made to do harm.
+_MOST_RATIO = 200
+_ALWAYS_ALLOWED = 64 << 20
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise ModelError unless an opened `.keras` file can be unpacked without harm.
+
+    The stated sizes count: Python's zipfile never gives more of a member than its stated size.
+    """
+    members = archive.infolist()
+    for member in members:
+        name = member.filename
+        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise ModelError(
+                f"{path}: {name!r:.120} in it leads out of the file; it is not loaded. Save the "
+                "model again with model.save('name.keras')"
+            )
+    if len({member.filename for member in members}) < len(members):
+        raise ModelError(
+            f"{path} holds two members of one name; it is not loaded. Save the model again with "
+            "model.save('name.keras')"
+        )
+    size, unpacked = path.stat().st_size, sum(member.file_size for member in members)
+    if unpacked > max(_MOST_RATIO * size, _ALWAYS_ALLOWED):
+        raise ModelError(
+            f"{path} unpacks to {unpacked} bytes from {size}, as a zip bomb does; it is not loaded"
+        )
 
 
 def check_config(config: dict[str, Any], where: str) -> None:

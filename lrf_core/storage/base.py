@@ -33,11 +33,16 @@ class DamagedObjectError(StorageError):
 class ObjectInfo:
     """Size in bytes and sha256 (hex); None where another program wrote the object without one.
 
-    `modified` is when it was written, by the clock of the store; it makes no two infos unequal.
+    Attributes:
+        tag: changes with the content, where the store has such a thing.
+        modified: when it was written, by the clock of the store.
+
+    Two are equal whatever these two are.
     """
 
     size: int
     sha256: str | None
+    tag: str | None = field(default=None, compare=False)
     modified: datetime | None = field(default=None, compare=False)
 
 

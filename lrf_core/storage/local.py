@@ -30,10 +30,22 @@ from lrf_core.storage.base import (
 # that is a file, or a folder in place of the file.
 _NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
+_LOCK = f"{TEMPORARY}lock"
+
 
 @dataclass(frozen=True)
 class LocalStore:
-    """Keys are paths below `root`. See `Store` for what each method promises."""
+    """Keys are paths below `root`. See `Store` for what each method promises.
+
+    An object is written beside its place, synced and then moved there, so that a process that is
+    killed or a machine that goes down leaves the old content or the new. What a killed process was
+    writing stays behind under a name that is no object's, and goes with the folder.
+
+    Writers of several machines may share the directory over NFS of version 4: `replace` locks a
+    file in `root`, which version 3 without its lock daemon refuses. Moving and linking are atomic
+    there; a server that answers a lost request a second time may call a link of our own somebody
+    else's, so that `put_if_absent` is False and the content there all the same.
+    """
 
     root: Path
 
@@ -72,11 +84,11 @@ class LocalStore:
             ) from None
 
     def put(self, key: str, content: bytes) -> None:
-        self._write(key, lambda temporary: temporary.write_bytes(content), _move)
+        self._write(key, lambda temporary: temporary.write_bytes(content), self._move)
 
     def put_file(self, key: str, path: Path) -> ObjectInfo:
         given = sha256_of(path)
-        self._write(key, lambda temporary: shutil.copyfile(path, temporary), _move)
+        self._write(key, lambda temporary: shutil.copyfile(path, temporary), self._move)
         stored = self.stat(key)
         if stored != given:
             raise DamagedObjectError(
@@ -98,19 +110,25 @@ class LocalStore:
     def replace(self, key: str, content: bytes, tag: str | None) -> bool:
         if tag is None:
             return self.put_if_absent(key, content)
-        path = self._path(key)
-        with _locked(path):
+
+        def is_as_read() -> bool:
             stored = self.read(key)
-            if stored is None or stored.tag != tag:
-                return False
-            self.put(key, content)
-        return True
+            return stored is not None and stored.tag == tag
+
+        def swap(temporary: Path, path: Path) -> bool:
+            with self._locked():
+                return is_as_read() and _move(temporary, path)
+
+        # Looked at before as well, to make no folder for nothing.
+        return is_as_read() and self._write(
+            key, lambda temporary: temporary.write_bytes(content), swap
+        )
 
     def copy(self, source: str, target: str) -> None:
         path = self._path(source)
         if not path.is_file():
             raise MissingObjectError(f"nothing at {path}; check the key")
-        self._write(target, lambda temporary: shutil.copyfile(path, temporary), _move)
+        self._write(target, lambda temporary: shutil.copyfile(path, temporary), self._move)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         folder = self.root / check_prefix(prefix).rpartition("/")[0]
@@ -125,7 +143,8 @@ class LocalStore:
         """Remove the file, and the folders above it that are empty then."""
         path = self._path(key)
         try:
-            path.unlink()
+            with self._locked_if_others_replace():
+                path.unlink()
         except _NO_OBJECT:
             return
         except OSError as error:
@@ -149,6 +168,27 @@ class LocalStore:
             raise StorageError(f"object key {key!r:.80} may not have a name starting {TEMPORARY}")
         return path
 
+    def _move(self, temporary: Path, path: Path) -> bool:
+        with self._locked_if_others_replace():
+            return _move(temporary, path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One holder at a time, over all processes; a process that dies lets go. Raises OSError."""
+        # One file for all keys: one beside each would keep folders from being removed.
+        with (self.root / _LOCK).open("ab") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _locked_if_others_replace(self) -> Iterator[None]:
+        """Do not come between the look and the write of a `replace`; most stores have none."""
+        if (self.root / _LOCK).exists():
+            with self._locked():
+                yield
+        else:
+            yield
+
     def _write(
         self, key: str, fill: Callable[[Path], object], place: Callable[[Path, Path], bool]
     ) -> bool:
@@ -162,18 +202,6 @@ class LocalStore:
             return placed
         except OSError as error:
             raise _unwritable(path, error) from None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One holder at a time, over all processes; a process that dies lets go."""
-    lock = path.with_name(f"{TEMPORARY}lock-{path.name}")
-    try:
-        with lock.open("ab") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise _unwritable(path, error) from None
 
 
 def _move(temporary: Path, path: Path) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from seaweed import SECRET_KEY, Seaweed
 
 from lrf_core.errors import StorageError
-from lrf_core.storage import DamagedObjectError, ObjectInfo, Store, open_store, s3
+from lrf_core.storage import DamagedObjectError, ObjectInfo, Store, open_store, s3, settings
 
 WRONG_SECRET = "a-wrong-secret-key-that-no-one-may-see"
 TOKEN = "a-session-token-that-no-one-may-see"
@@ -140,8 +140,10 @@ def test_a_server_that_is_down_is_noticed_at_once(
     endpoint = closed_endpoint()
     monkeypatch.setenv("LRF_S3_ENDPOINT", endpoint)
     store = open_store("s3://releases")
+    monkeypatch.setenv("LRF_S3_RETRY_S", "0")
+    impatient = open_store("s3://releases")
     started = time.monotonic()
-    for use in (*uses(store, tmp_path), store.check, lambda: store.stat("key")):
+    for use in (store.check, *uses(impatient, tmp_path), lambda: impatient.stat("key")):
         said = failure(use)
         assert f"S3 at {endpoint}, bucket 'releases': no connection can be made" in said
         assert "check LRF_S3_ENDPOINT and that the server runs" in said
@@ -152,8 +154,8 @@ def test_a_server_that_is_down_is_noticed_at_once(
 def test_a_server_that_drops_packets_is_given_up(
     full_server: str, s3_settings: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert s3._CONNECT_TIMEOUT_S <= 10
-    monkeypatch.setattr(s3, "_CONNECT_TIMEOUT_S", 0.2)
+    assert settings.CONNECT_TIMEOUT_S <= 10
+    monkeypatch.setattr(settings, "CONNECT_TIMEOUT_S", 0.2)
     monkeypatch.setenv("LRF_S3_ENDPOINT", full_server)
 
     assert "no connection within 0.2 s" in failure(open_store("s3://releases").check)
@@ -162,7 +164,8 @@ def test_a_server_that_drops_packets_is_given_up(
 def test_a_server_that_does_not_answer_is_given_up(
     silent_server: str, s3_settings: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(settings, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setenv("LRF_S3_RETRY_S", "0")
     monkeypatch.setenv("LRF_S3_ENDPOINT", silent_server)
 
     assert "no answer within 0.2 s" in failure(open_store("s3://releases").check)
@@ -182,6 +185,7 @@ def test_a_server_that_is_not_s3_is_named(
     page_server: str, s3_settings: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LRF_S3_ENDPOINT", page_server)
+    monkeypatch.setenv("LRF_S3_RETRY_S", "0")
     monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
     store = open_store("s3://releases")
     for use in (lambda: store.get("key"), lambda: store.put("key", b"x")):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +40,25 @@ def s3_store(request: pytest.FixtureRequest) -> Store:
 def store(request: pytest.FixtureRequest) -> Store:
     make: Callable[[pytest.FixtureRequest], Store] = request.param
     return make(request)
+
+
+# Writes one version after the other until it is killed.
+WRITER = """
+import sys, itertools, tempfile
+from pathlib import Path
+from lrf_core.storage.local import LocalStore
+store, use = LocalStore(Path(sys.argv[1])), sys.argv[2]
+for number in itertools.cycle((2, 1)):
+    content = bytes([number]) * 300_000
+    if use == "put":
+        store.put("key", content)
+    elif use == "replace":
+        store.replace("key", content, store.read("key").tag)
+    else:
+        source = Path(sys.argv[1], ".writing-source")
+        source.write_bytes(content)
+        store.put_file("key", source)
+"""
 
 
 def sha256(content: bytes) -> str:
@@ -160,6 +182,8 @@ def test_replace_writes_what_nobody_else_has_written_since(store: Store) -> None
 
     store.delete("index.json")
     assert store.replace("index.json", b"gone", first.tag) is False
+    assert store.replace("no/folder/index.json", b"gone", first.tag) is False
+    assert list(store.list()) == []
 
 
 def test_of_many_that_replace_at_once_none_is_lost(store: Store) -> None:
@@ -273,6 +297,36 @@ def test_a_local_file_that_is_still_being_written_is_no_object(tmp_path: Path) -
     assert list(store.list()) == []
     with pytest.raises(StorageError, match=r"\.writing-"):
         store.get(".writing-x1")
+
+
+def test_folders_of_replaced_objects_can_be_removed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.put("net/index.json", b"1")
+    stored = store.read("net/index.json")
+    assert stored is not None
+    assert store.replace("net/index.json", b"2", stored.tag)
+    store.delete("net/index.json")
+
+    assert not (tmp_path / "store" / "net").exists()
+    assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("use", ["put", "replace", "put_file"])
+def test_a_killed_writer_leaves_the_old_content_or_the_new(tmp_path: Path, use: str) -> None:
+    store = open_store(str(tmp_path))
+    versions = [bytes([number]) * 300_000 for number in (1, 2)]
+    store.put("key", versions[0])
+    for turn in range(4):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), use])
+        time.sleep(0.6 + 0.05 * turn)
+        writer.kill()
+        writer.wait()
+        stored = store.read("key")
+        assert stored is not None
+        assert stored.content in versions
+        # Nobody waits for a lock of the dead.
+        assert store.replace("key", versions[0], stored.tag)
+    assert list(store.list()) == ["key"]
 
 
 def test_check_does_not_leave_a_local_directory_behind(tmp_path: Path) -> None:

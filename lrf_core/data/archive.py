@@ -1,0 +1,208 @@
+"""Unpack `.tar`, `.tar.gz`, `.tgz` and `.zip` archives from anybody, without doing harm.
+
+Nothing is written outside the folder, no link or device is made, and what comes out is counted
+while it comes: the sizes that an archive states are what whoever made it wanted them to be.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from lrf_core.errors import DataError
+from lrf_core.storage.base import sha256_of
+from lrf_core.storage.cache import cached_tree
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+
+_LIMIT = "LRF_UNPACK_GIB"
+_MOST_GIB = 100.0
+_MOST_RATIO = 200
+# Small archives may well hold a lot of the same.
+_ALWAYS_ALLOWED = 64 << 20
+_MOST_FILES = 5_000_000
+_LONGEST_HEADER = 1 << 20
+_CHUNK_BYTES = 1 << 20
+# What macOS adds beside the files.
+_LEFT_OUT = "__MACOSX"
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is one that `unpacked` takes."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def unpacked(path: Path, source: str) -> Path:
+    """The folder with the content of an archive, unpacked once and kept in the cache.
+
+    A single folder around everything is left out.
+
+    Args:
+        source: what the user calls the archive.
+
+    Raises:
+        DataError: the archive is damaged, holds anything but files and folders of its own, or
+            unpacks to more than it may.
+        StorageError: the cache cannot be written.
+    """
+    info = sha256_of(path)
+    content = cached_tree(
+        f"archive-{info.sha256}", lambda folder: _unpack(path, source, folder, info.size)
+    )
+    inside = list(content.iterdir())
+    return inside[0] if len(inside) == 1 and _is_wrapper(inside[0]) else content
+
+
+def _is_wrapper(folder: Path) -> bool:
+    # A lone train/ is one that its test/ is missing from, which is for others to say.
+    if not folder.is_dir() or folder.name == "train":
+        return False
+    return any(below.is_dir() for below in folder.iterdir())
+
+
+@dataclass
+class _Allowance:
+    """What may still be unpacked, in bytes and files; `why` says where the bytes' limit is from."""
+
+    source: str
+    bytes_left: int
+    why: str
+    files_left: int = field(default_factory=lambda: _MOST_FILES)
+
+    @classmethod
+    def of(cls, source: str, size: int) -> _Allowance:
+        most = int(_most_gib() * 2**30)
+        by_ratio = max(_MOST_RATIO * size, _ALWAYS_ALLOWED)
+        if by_ratio < most:
+            return cls(source, by_ratio, f"{_MOST_RATIO} times its own size, as a zip bomb does")
+        return cls(source, most, f"{most / 2**30:g} GiB, the limit in {_LIMIT}")
+
+    def take(self, count: int) -> None:
+        self.bytes_left -= count
+        if self.bytes_left < 0:
+            raise DataError(f"{self.source} unpacks to more than {self.why}; it is not used")
+
+    def take_file(self) -> None:
+        self.files_left -= 1
+        if self.files_left < 0:
+            raise DataError(f"{self.source} holds more than {_MOST_FILES} files; it is not used")
+
+
+class _Counted:
+    """A stream of what was decompressed, which ends when there is too much of it."""
+
+    def __init__(self, stream: gzip.GzipFile | IO[bytes], allowance: _Allowance) -> None:
+        self._stream, self._allowance = stream, allowance
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._stream.read(min(size, _CHUNK_BYTES) if size >= 0 else _CHUNK_BYTES)
+        self._allowance.take(len(content))
+        return content
+
+
+class _Member(tarfile.TarInfo):
+    """Long names are held in memory as a whole, so they may not be too long."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        plain = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+        if self.type not in plain and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError("a header is too long")
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+
+
+def _most_gib() -> float:
+    given = os.environ.get(_LIMIT)
+    try:
+        limit = float(given) if given else _MOST_GIB
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < 1e6:
+        raise DataError(f"{_LIMIT} is {given!r:.40}; write how many GiB an archive may unpack to")
+    return limit
+
+
+def _unpack(path: Path, source: str, folder: Path, size: int) -> None:
+    allowance = _Allowance.of(source, size)
+    members = _in_zip if path.name.lower().endswith(".zip") else _in_tar
+    try:
+        for name, content in members(path, source, allowance):
+            target = folder / _safe(name, source)
+            if content is None:
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                allowance.take_file()
+                _write(target, content, allowance, counted=members is _in_tar)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{source} is no readable archive: {reason}; make it again") from None
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise DataError(f"{source} holds two files of one name; it is not used") from None
+    except (NotImplementedError, RuntimeError):  # of zipfile
+        raise DataError(
+            f"{source} is encrypted or compressed in an unusual way; make it again with deflate"
+        ) from None
+
+
+Members = Iterator[tuple[str, IO[bytes] | None]]
+
+
+def _in_tar(path: Path, source: str, allowance: _Allowance) -> Members:
+    """Name and content of each file, one after the other; no content for a folder."""
+    packed = path.name.lower().endswith(("gz",))
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        counted = _Counted(stream, allowance)
+        with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
+            for member in archive:
+                if member.isdir():
+                    yield member.name, None
+                elif member.isreg() and not member.issparse():
+                    yield member.name, archive.extractfile(member)
+                else:
+                    raise _refused(source, member.name, "is a link, a device or a file with holes")
+
+
+def _in_zip(path: Path, source: str, allowance: _Allowance) -> Members:
+    """As `_in_tar`."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refused(source, member.filename, "is a link or a device")
+            if member.is_dir():
+                yield member.filename, None
+            else:
+                with archive.open(member) as content:
+                    yield member.filename, content
+
+
+def _safe(name: str, source: str) -> Path:
+    """The name as a path below a folder. Raises DataError where it leads elsewhere."""
+    parts = [part for part in name.rstrip("/").split("/") if part != "."]
+    unsafe = any(part in ("", "..") for part in parts)
+    if unsafe or name.startswith("/") or "\\" in name or not name.isprintable():
+        raise _refused(source, name, "has a name that leads elsewhere")
+    return Path(*parts)
+
+
+def _write(target: Path, content: IO[bytes], allowance: _Allowance, counted: bool) -> None:
+    if target.parts and _LEFT_OUT in target.parts:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        while chunk := content.read(_CHUNK_BYTES):
+            if not counted:
+                allowance.take(len(chunk))
+            file.write(chunk)
+
+
+def _refused(source: str, name: str, why: str) -> DataError:
+    return DataError(f"{source}: {name!r:.120} {why}; the archive is not used")
