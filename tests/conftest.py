@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +12,13 @@ from lrf_core.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
-import keras  # noqa: E402
-from tiny import tiny_cnn, tiny_data, train_tiny  # noqa: E402
+from tiny import Trained, tiny_cnn, tiny_data, train_tiny  # noqa: E402
 
-from lrf_core.data import Data  # noqa: E402
 from lrf_core.models.load import save_model  # noqa: E402
 
 pytest_plugins = ["seaweed", "faulty_proxy", "exported_once"]
 
 SHARED = Path(__file__).parents[2] / "shared"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model and its data; `model_file` and `data_file` hold the same."""
-
-    model: keras.Model
-    data: Data
-    model_file: Path
-    data_file: Path
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Trained
+from tiny import Trained
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from lrf_core.data import Data, Split
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and its data; `model_file` and `data_file` hold the same."""
+
+    model: keras.Model
+    data: Data
+    model_file: Path
+    data_file: Path
 
 
 def tiny_cnn(

@@ -9,7 +9,7 @@ from pathlib import Path
 from lrf_core.artifacts import MODEL_FILE, Release, Verdict, digest_of
 from lrf_core.errors import ArtifactError, PublishRefusedError, StorageError
 from lrf_core.releases import verify_release
-from lrf_core.releases.answers import SampleAnswers, sample_answers
+from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answers
 from lrf_core.releases.layout import SAVED_MODEL
 from lrf_core.releases.signing import check_release_signature
 from lrf_core.spec.promote import PromoteSpec
@@ -43,6 +43,7 @@ def check_release(store: Store, release: Release, settings: PromoteSpec) -> Samp
         raise PublishRefusedError(
             f"{where} holds no {SAVED_MODEL}/ to serve; publish it again with this version of lrf"
         )
+    _refuse_without(release, where, Verdict.file_name, MODEL_FILE, ANSWERS_FILE)
     with tempfile.TemporaryDirectory(prefix="lrf-promote-") as folder:
         verdict, model = (
             _fetched(store, release, path, Path(folder)) for path in (Verdict.file_name, MODEL_FILE)
@@ -52,16 +53,20 @@ def check_release(store: Store, release: Release, settings: PromoteSpec) -> Samp
     return sample_answers(store, release)
 
 
+def _refuse_without(release: Release, where: str, *paths: str) -> None:
+    listed = {file.path for file in release.files}
+    for path in paths:
+        if path not in listed:
+            raise PublishRefusedError(
+                f"{where} holds no {path}; publish it again with this version of lrf"
+            )
+
+
 def _fetched(store: Store, release: Release, path: str, folder: Path) -> Path:
-    listed = next((file for file in release.files if file.path == path), None)
-    if listed is None:
-        raise PublishRefusedError(
-            f"release {release.name}/{release.version} holds no {path}; publish it again with this "
-            "version of lrf"
-        )
+    sha256 = next(file.sha256 for file in release.files if file.path == path)
     target = folder / path
     try:
-        store.get_file(f"{release.name}/{release.version}/{path}", target, listed.sha256)
+        store.get_file(f"{release.name}/{release.version}/{path}", target, sha256)
     except StorageError as error:
         raise PublishRefusedError(f"{path} of the release cannot be read: {error}") from None
     return target

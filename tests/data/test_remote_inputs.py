@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Trained
 from faulty_proxy import FaultyProxy
 from PIL import Image
 from seaweed import Seaweed
-from tiny import tiny_cnn
+from tiny import Trained, tiny_cnn
 
 from lrf_core.data import open_data
 from lrf_core.errors import DataError, ModelError, StorageError

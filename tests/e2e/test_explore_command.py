@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Trained
 from seaweed import Seaweed
+from tiny import Trained
 
 from benchmarks import interrupted
 from lrf_core import analyze, cli, load_model, open_data

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Trained
+from tiny import Trained
 
 import lrf_core as lrf
 from lrf_core import cli

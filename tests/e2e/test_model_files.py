@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Trained
+from tiny import Trained
 from typer.testing import CliRunner
 
 from lrf_core import cli

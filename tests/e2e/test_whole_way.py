@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import Trained
 from seaweed import Seaweed
+from tiny import Trained
 
 from lrf_core import cli, workflow
 from lrf_core.models.load import load_model, model_digest

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from conftest import Trained
-from tiny import tiny_arrays, tiny_cnn
+from tiny import Trained, tiny_arrays, tiny_cnn
 
 import lrf_core as lrf
 from lrf_core.calibration import collect_moments

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import Trained
+from tiny import Trained
 
 from lrf_core import cli
 from lrf_core.export import FORMATS, closeness, open_exported

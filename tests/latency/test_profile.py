@@ -10,8 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import Trained
-from tiny import tiny_data
+from tiny import Trained, tiny_data
 
 from lrf_core import methods
 from lrf_core.artifacts import Candidate, DesignSpace, LayerRecord

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from conftest import Trained
+from tiny import Trained
 
 from lrf_core import cli
 from lrf_core.artifacts import DesignSpace

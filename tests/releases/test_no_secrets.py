@@ -10,9 +10,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import Trained
 from seaweed import Seaweed
 from test_signed_releases import PASSWORD, Keys
+from tiny import Trained
 
 from lrf_core.storage import open_store
 

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from faulty_proxy import Fault, FaultyProxy
 from proposals import Content, Counting
-from seaweed import SECRET_KEY, SeaweedProcess
+from seaweed import BUCKET, SECRET_KEY, SeaweedProcess
 
 from lrf_core.errors import LrfError, StorageError
 from lrf_core.releases import Written, list_releases, read_index, verify_version
@@ -22,7 +23,11 @@ MOMENTS = 50
 def mortal(
     own_seaweed: SeaweedProcess, no_s3_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> SeaweedProcess:
-    """A server to kill, whose address and keys are in the environment."""
+    """A server to kill, whose address and keys are in the environment.
+
+    The store tries nothing again, so that a publisher feels each blow.
+    """
+    monkeypatch.setenv("LRF_S3_RETRY_S", "0")
     for name, value in own_seaweed.server.environment().items():
         monkeypatch.setenv(name, value)
     return own_seaweed
@@ -105,3 +110,23 @@ def test_a_server_that_is_gone_is_one_line(mortal: SeaweedProcess, tmp_path: Pat
     with pytest.raises(LrfError, match="check LRF_S3_ENDPOINT") as caught:
         Content(tmp_path).write(store)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_whatever_breaks_on_the_way_running_again_completes(
+    fault: Fault, faulty_proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a retry inside of the store: each fault ends a publish somewhere else."""
+    monkeypatch.setenv("LRF_S3_RETRY_S", "0")
+    store = open_store(f"s3://{BUCKET}/broken/{fault.name}")
+    faulty_proxy.at_random(0.05, 7, fault)
+    published = [
+        publish_until_done(Content(tmp_path, b"model %d" % number), store) for number in range(4)
+    ]
+    faulty_proxy.clear()
+
+    assert [written.number for written, _ in published] == [1, 2, 3, 4]
+    for number in range(1, 5):
+        assert verify_version(store, "tiny", number) == []
+    left = {key.split("/")[1] for key in store.list("tiny/")}
+    assert left == {"index.json", *(written.release.version for written, _ in published)}

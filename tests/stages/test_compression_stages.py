@@ -8,8 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import Trained
-from tiny import tiny_cnn, tiny_data, train_tiny
+from tiny import Trained, tiny_cnn, tiny_data, train_tiny
 
 import lrf_core as lrf
 from lrf_core import methods, stages

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Trained
+from tiny import Trained
 
 import lrf_core as lrf
 from lrf_core import methods
