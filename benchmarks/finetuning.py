@@ -88,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--long", type=int, default=0)
     parser.add_argument("--jobs", action="store_true")
+    parser.add_argument("--trained-on", help="what trained the jobs, for the facts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/finetuning.json"))
     return parser.parse_args()
@@ -105,6 +106,7 @@ class Bench:
             checkpoint=str(self.work),
         )
         self.long = arguments.long
+        self.trained_on = arguments.trained_on or machine()
         self.work.mkdir(parents=True, exist_ok=True)
         self.original = accuracy(model, data.test)
 
@@ -113,7 +115,7 @@ class Bench:
             "settings": self.settings.decisive(),
             "original_accuracy": round(self.original, 2),
             "seed": self.seed,
-            "machine": machine(),
+            "trained_on": self.trained_on,
         }
         rows: list[dict[str, Any]] = []
         for row in self.rows():

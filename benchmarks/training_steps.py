@@ -40,10 +40,9 @@ def main() -> None:
         for batch in arguments.batch
         for row in rows_of(models, timed(models, settings, batch, arguments.turns), batch)
     ]
-    gpus = [str(gpu) for gpu in keras.distribution.list_devices("gpu")]
     facts = {
         "backend": keras.config.backend(),
-        "gpus": len(gpus),
+        "gpus": gpus(),
         "precision": arguments.precision,
         "machine": machine(),
     }
@@ -60,6 +59,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training_steps.json"))
     return parser.parse_args()
+
+
+def gpus() -> list[str]:
+    """What each is called, as far as the backend says."""
+    if keras.config.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
+    return list(keras.distribution.list_devices("gpu"))
 
 
 def rows_of(

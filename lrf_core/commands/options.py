@@ -11,14 +11,19 @@ from lrf_core.errors import SpecError
 
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(help="A .keras or .h5 file, or a .json config (or set in --spec)."),
+    typer.Argument(
+        help="A .keras or .h5 file, a .json config, or s3://bucket/key (or set in --spec)."
+    ),
 ]
 WeightsOption = Annotated[
     str | None, typer.Option(help="Weights file, for a model given as a .json config.")
 ]
 DataOption = Annotated[
     str | None,
-    typer.Option(help="An .npz file, a folder of class folders of images, or module:function."),
+    typer.Option(
+        help="An .npz file, a folder of class folders of images or an archive of one, "
+        "s3://bucket/key, or module:function."
+    ),
 ]
 SpecOption = Annotated[Path | None, typer.Option(help="YAML spec; flags override it.")]
 OutOption = Annotated[

@@ -11,7 +11,7 @@ import typer
 from lrf_core.commands.asked import print_json
 from lrf_core.commands.options import JsonOption, SpecOption
 from lrf_core.errors import SpecError
-from lrf_core.spec import PromoteSpec, make_spec, read_spec
+from lrf_core.spec import GateSpec, PromoteSpec, make_spec, read_spec
 
 if TYPE_CHECKING:
     from lrf_core.artifacts import Promotion
@@ -134,7 +134,7 @@ def promote(
             },
         },
     )
-    settings, store, name = asked
+    settings, store, name, gate = asked
     if dry_run and rollback:
         raise SpecError("--dry-run and --rollback exclude each other; give one of them")
     if not rollback and not (name and store):
@@ -143,11 +143,13 @@ def promote(
     from lrf_core.stages.promote import promote as promote_stage
 
     if dry_run:
-        _show_preview(preview(str(store), str(name), ref, settings), as_json)
+        _show_preview(preview(str(store), str(name), ref, settings, gate), as_json)
         return
     try:
         done = (
-            roll_back(settings) if rollback else promote_stage(str(store), str(name), ref, settings)
+            roll_back(settings)
+            if rollback
+            else promote_stage(str(store), str(name), ref, settings, gate)
         )
     except NotPromotedError as error:
         _report(error.promotion, out, as_json)
@@ -157,7 +159,7 @@ def promote(
 
 def _asked(
     file: Path | None, overrides: dict[str, Any]
-) -> tuple[PromoteSpec, str | None, str | None]:
+) -> tuple[PromoteSpec, str | None, str | None, GateSpec | None]:
     written = read_spec(file) if file else {}
     if not overrides["promote"]["service"] and not (written.get("promote") or {}).get("service"):
         raise SpecError("--service is missing; give it, or --spec with promote.service in it")
@@ -166,7 +168,10 @@ def _asked(
         raise SpecError("--service is missing; give it, or --spec with promote.service in it")
     registries = spec.promote.registries or spec.publish.registries
     settings = spec.promote.model_copy(update={"registries": tuple(registries)})
-    return settings, spec.publish.to, spec.publish.name
+    # A spec that says nothing of goal and gate is about promotion alone.
+    limited = bool({"goal", "gate"} & written.keys())
+    gate = spec.effective_gate() if limited else None
+    return settings, spec.publish.to, spec.publish.name, gate
 
 
 def _given(**values: Any) -> dict[str, Any] | None:

@@ -23,12 +23,16 @@ class Spec(Section):
     """One compression, from a trained model to a release."""
 
     model: str = Field(
-        description="A .keras or .h5 file, or a .json config (what model.to_json() returns)."
+        description="A .keras or .h5 file, a .json config (what model.to_json() returns), or "
+        "s3://bucket/key of one."
     )
     weights: str | None = Field(
         None, description="A .weights.h5, .h5 or .keras file; needed with a .json config only."
     )
-    data: str = Field(description="An .npz file, a folder of class folders, or module:function.")
+    data: str = Field(
+        description="An .npz file, a folder of class folders or an archive of one, s3://bucket/key "
+        "of these, or module:function."
+    )
     out: str = Field("out", description="Folder for every artifact of the run.")
     seed: int = Field(0, ge=0)
     goal: Goal = Goal()

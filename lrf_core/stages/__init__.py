@@ -1,4 +1,4 @@
-"""The six stages, one function each: typed inputs in, typed outputs out.
+"""The stages, one function each: typed inputs in, typed outputs out.
 
 What else there is here is for several plans: `plan_numbers`, `prepare`, `validate_all` and so on.
 """
@@ -9,6 +9,7 @@ from lrf_core.stages.explore import explore
 from lrf_core.stages.finetune import finetune
 from lrf_core.stages.override import override_asked, override_of
 from lrf_core.stages.pick import by_number, pick
+from lrf_core.stages.promote import promote
 from lrf_core.stages.publish import publish
 from lrf_core.stages.validate import smallest_passing, validate, validate_all
 
@@ -24,6 +25,7 @@ __all__ = [
     "pick",
     "plan_numbers",
     "prepare",
+    "promote",
     "publish",
     "smallest_passing",
     "validate",

@@ -6,26 +6,25 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrf_core.artifacts import Lineage
 from lrf_core.artifacts.promotion import Outcome, Promotion
 from lrf_core.cluster import connected
 from lrf_core.errors import ArtifactError, LrfError, PromotionError
+from lrf_core.registry import open_registry
+from lrf_core.releases import Listed, resolve, set_alias
 from lrf_core.releases.answers import SampleAnswers
 from lrf_core.releases.layout import SAVED_MODEL
-from lrf_core.serving.eligibility import check_release
 from lrf_core.serving.journal import Journal
 from lrf_core.serving.merge_patch import JSON
 from lrf_core.serving.plan import Plan, Wanted, is_served, plan_for, with_rollback
 from lrf_core.serving.rollout import Rollout, metric_for, protocol_of
 from lrf_core.serving.service import ChangedMeanwhileError, InferenceService
 from lrf_core.serving.state import state_of
-from lrf_core.spec.promote import PromoteSpec
+from lrf_core.spec import GateSpec, PromoteSpec
+from lrf_core.stages.promotable import check_release
 from lrf_core.storage import Store, open_store
-
-if TYPE_CHECKING:
-    from lrf_core.releases import Listed
 
 _logger = logging.getLogger("lrf")
 
@@ -56,7 +55,9 @@ class Preview:
     service: JSON
 
 
-def promote(store: str, name: str, ref: str, settings: PromoteSpec) -> Promotion:
+def promote(
+    store: str, name: str, ref: str, settings: PromoteSpec, gate: GateSpec | None = None
+) -> Promotion:
     """Serve a release by a KServe InferenceService.
 
     The service first loads the release beside what it serves, without traffic; its answers are
@@ -69,6 +70,7 @@ def promote(store: str, name: str, ref: str, settings: PromoteSpec) -> Promotion
         store: where the releases are, see `lrf_core.storage.open_store`.
         name: of the released model.
         ref: an alias, a number, or `v-...`.
+        gate: the limits that the verdict must have been made by; None where nobody asked for any.
 
     Raises:
         PublishRefusedError: the release may not be served; nothing was changed.
@@ -76,7 +78,7 @@ def promote(store: str, name: str, ref: str, settings: PromoteSpec) -> Promotion
         PromotionError: the service cannot take it; nothing was changed.
         NotPromotedError: it failed after the first change; the message says what is served now.
     """
-    opened, listed, wanted, recorded = _checked(store, name, ref, settings)
+    opened, listed, wanted, recorded = _checked(store, name, ref, settings, gate)
     with _service(settings) as service:
         current = service.get()
         plan = _planned(current, wanted, settings)
@@ -115,9 +117,11 @@ def promote(store: str, name: str, ref: str, settings: PromoteSpec) -> Promotion
         return report.ended("promoted")
 
 
-def preview(store: str, name: str, ref: str, settings: PromoteSpec) -> Preview:
+def preview(
+    store: str, name: str, ref: str, settings: PromoteSpec, gate: GateSpec | None = None
+) -> Preview:
     """Check all that can be checked without writing. Raises as `promote` does."""
-    _, _, wanted, _ = _checked(store, name, ref, settings)
+    _, _, wanted, _ = _checked(store, name, ref, settings, gate)
     with _service(settings) as service:
         current = service.get()
         plan = _planned(current, wanted, settings)
@@ -187,14 +191,12 @@ class _Report:
 
 
 def _checked(
-    uri: str, name: str, ref: str, settings: PromoteSpec
+    uri: str, name: str, ref: str, settings: PromoteSpec, gate: GateSpec | None
 ) -> tuple[Store, Listed, Wanted, SampleAnswers]:
-    from lrf_core.releases import resolve
-
     store = open_store(uri)
     listed = resolve(store, name, ref)
     release = listed.release
-    recorded = check_release(store, release, settings)
+    recorded = check_release(store, release, settings, gate)
     # The place whose bytes were just checked, whatever the manifest calls it.
     location = store.url(f"{release.name}/{release.version}/{SAVED_MODEL}")
     if location.startswith("file:"):
@@ -246,14 +248,10 @@ def _rolled_back(rollout: Rollout, report: _Report, reason: str) -> NotPromotedE
 
 def _name_champion(store: Store, listed: Listed, settings: PromoteSpec) -> None:
     """In the store, and from there in the registries; the same when done again."""
-    from lrf_core.releases import set_alias
-
     if CHAMPION not in listed.aliases:
         set_alias(store, listed.release.name, CHAMPION, listed.number)
     if not settings.registries:
         return
-    from lrf_core.registry import open_registry
-
     previous = _previous(store, listed.release.name)
     for uri in settings.registries:
         registry = open_registry(uri, store)
@@ -264,8 +262,6 @@ def _name_champion(store: Store, listed: Listed, settings: PromoteSpec) -> None:
 
 
 def _previous(store: Store, name: str) -> Listed | None:
-    from lrf_core.releases import resolve
-
     try:
         return resolve(store, name, PREVIOUS)
     except ArtifactError:

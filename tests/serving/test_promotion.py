@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import logging
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,9 @@ from lrf_core.errors import ClusterError, PromotionError, PublishRefusedError
 from lrf_core.export.saved_model import SavedModel
 from lrf_core.serving.plan import DIGEST, RELEASE, ROLLBACK, TAG_ROUTING
 from lrf_core.stages.promote import NotPromotedError, preview, roll_back
+
+# The function has the module's name in its package.
+STAGE = importlib.import_module("lrf_core.stages.promote")
 
 
 def shares_of_new(world: World) -> list[int]:
@@ -419,9 +421,7 @@ def test_aliases_of_registries_are_moved_as_well(world: World, monkeypatch) -> N
         def find(self, name: str, version: str) -> Any:
             return (name, version)
 
-    module = types.ModuleType("lrf_core.registry")
-    module.__dict__["open_registry"] = lambda uri, store: Recorder()
-    monkeypatch.setitem(sys.modules, "lrf_core.registry", module)
+    monkeypatch.setattr(STAGE, "open_registry", lambda uri, store: Recorder())
     old, new = world.made.versions["old"], world.made.versions["new"]
     world.promote("1", registries=["bucket"])
     assert moved == [(old, 1, "champion")]
@@ -486,18 +486,17 @@ def test_what_publish_writes_is_promoted_when_it_is_signed(world: World, tmp_pat
 
 
 def test_a_champion_that_cannot_be_named_is_said_and_made_up_for(world: World, monkeypatch) -> None:
-    import lrf_core.releases as releases
     from lrf_core.errors import StorageError
 
-    set_alias = releases.set_alias
+    set_alias = STAGE.set_alias
 
     def unwritable(*_: Any) -> None:
         raise StorageError("cannot write the index")
 
-    monkeypatch.setattr(releases, "set_alias", unwritable)
+    monkeypatch.setattr(STAGE, "set_alias", unwritable)
     with pytest.raises(NotPromotedError, match="is served, but is not named champion") as error:
         world.promote()
     assert error.value.promotion.outcome == "promoted"
-    monkeypatch.setattr(releases, "set_alias", set_alias)
+    monkeypatch.setattr(STAGE, "set_alias", set_alias)
     world.promote()
     assert world.aliases()["champion"] == 2

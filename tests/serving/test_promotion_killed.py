@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import signal
 import subprocess
@@ -16,8 +17,8 @@ import pytest
 from kserve_api import NAME, NAMESPACE, SERVICE
 from promotions import World
 
-from lrf_core.serving.eligibility import check_release
 from lrf_core.serving.service import InferenceService
+from lrf_core.stages.promotable import check_release
 from lrf_core.stages.promote import NotPromotedError, roll_back
 
 _TESTS = Path(__file__).parents[1]
@@ -55,12 +56,14 @@ def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same release is not checked again for each run: these tests are about the cluster."""
     found: dict[str, Any] = {}
 
-    def check(store: Any, release: Any, settings: Any) -> Any:
+    def check(store: Any, release: Any, *settings: Any) -> Any:
         if release.version not in found:
-            found[release.version] = check_release(store, release, settings)
+            found[release.version] = check_release(store, release, *settings)
         return found[release.version]
 
-    monkeypatch.setattr("lrf_core.stages.promote.check_release", check)
+    # The function has the module's name in its package.
+    stage = importlib.import_module("lrf_core.stages.promote")
+    monkeypatch.setattr(stage, "check_release", check)
 
 
 @pytest.mark.usefixtures("checked_once")

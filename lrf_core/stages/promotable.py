@@ -8,25 +8,34 @@ from pathlib import Path
 
 from lrf_core.artifacts import MODEL_FILE, Release, Verdict, digest_of
 from lrf_core.errors import ArtifactError, PublishRefusedError, StorageError
+from lrf_core.models.load import load_model, model_digest
 from lrf_core.releases import verify_release
 from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answers
 from lrf_core.releases.layout import SAVED_MODEL
 from lrf_core.releases.signing import check_release_signature
-from lrf_core.spec.promote import PromoteSpec
+from lrf_core.spec import GateSpec, PromoteSpec
+from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
+from lrf_core.stages.refuse import refuse_other_limits
 from lrf_core.storage import Store
 
 _logger = logging.getLogger("lrf")
 
 
-def check_release(store: Store, release: Release, settings: PromoteSpec) -> SampleAnswers:
+def check_release(
+    store: Store, release: Release, settings: PromoteSpec, gate: GateSpec | None = None
+) -> SampleAnswers:
     """Refuse a release that may not be served; its recorded answers.
 
     The bytes in the store are compared with the manifest, the model with the verdict, and the
     verdict with itself and the manifest.
 
+    Args:
+        gate: the limits that the verdict must have been made by; None where nobody asked for any.
+
     Raises:
         PublishRefusedError: it is damaged, not signed as asked, or its verdict is missing, failed,
-            of another model, or altered; or it is overridden and `allow_override` is not set.
+            of another model, of other limits, or altered; or it is overridden and `allow_override`
+            is not set.
         StorageError: the store cannot be read.
     """
     where = f"release {release.name}/{release.version}"
@@ -48,7 +57,9 @@ def check_release(store: Store, release: Release, settings: PromoteSpec) -> Samp
         verdict, model = (
             _fetched(store, release, path, Path(folder)) for path in (Verdict.file_name, MODEL_FILE)
         )
-        _check_verdict(release, _read_verdict(verdict, where), settings, where)
+        judged = _read_verdict(verdict, where)
+        _check_verdict(release, judged, settings, where)
+        refuse_other_limits(judged, gate)
         _check_model(release, model, where)
     return sample_answers(store, release)
 
@@ -80,8 +91,6 @@ def _read_verdict(path: Path, where: str) -> Verdict:
 
 
 def _check_verdict(release: Release, verdict: Verdict, settings: PromoteSpec, where: str) -> None:
-    from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
-
     if verdict.digest() != release.verdict_digest:
         raise PublishRefusedError(
             f"the verdict of {where} is {verdict.digest()[:12]}, its manifest names "
@@ -115,8 +124,6 @@ def _check_verdict(release: Release, verdict: Verdict, settings: PromoteSpec, wh
 
 
 def _check_model(release: Release, file: Path, where: str) -> None:
-    from lrf_core.models.load import load_model, model_digest
-
     found = model_digest(load_model(file))
     if found != release.model_digest:
         raise PublishRefusedError(

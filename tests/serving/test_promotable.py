@@ -12,11 +12,11 @@ import pytest
 from local_releases import FAILED, NAME, verdict_on
 from promotions import World
 
-from lrf_core.artifacts import Release
+from lrf_core.artifacts import Lineage, Release
 from lrf_core.errors import PublishRefusedError, SpecError
-from lrf_core.serving.eligibility import check_release
-from lrf_core.spec import PromoteSpec
+from lrf_core.spec import GateSpec, PromoteSpec
 from lrf_core.stages.override import override_of
+from lrf_core.stages.promotable import check_release
 from lrf_core.storage import Store, open_store
 
 SETTINGS = PromoteSpec(service="team/digits")
@@ -70,6 +70,17 @@ def test_an_altered_override_is_refused(store: Store, model: keras.Model) -> Non
     allowed = SETTINGS.model_copy(update={"allow_override": True})
     with pytest.raises(PublishRefusedError, match="override was altered"):
         check_release(store, written(store, model, verdict, altered), allowed)
+
+
+def test_a_verdict_by_other_limits_than_asked_for_is_refused(
+    store: Store, model: keras.Model
+) -> None:
+    lax, strict = GateSpec(max_accuracy_drop=1.0), GateSpec(max_accuracy_drop=0.5)
+    judged = Lineage(inputs={}, settings={"gate": lax.model_dump(mode="json")})
+    release = written(store, model, verdict_on(model, lineage=judged))
+    check_release(store, release, SETTINGS, lax)
+    with pytest.raises(PublishRefusedError, match=r"max_accuracy_drop \(1\.0 instead of 0\.5\)"):
+        check_release(store, release, SETTINGS, strict)
 
 
 def test_a_verdict_on_another_model_is_refused(store: Store, model: keras.Model) -> None:
