@@ -291,7 +291,7 @@ class _Writer:
                 return
         for source in own.sources.values():
             if sha256_of(source).sha256 == part.sha256:
-                self.store.put_file(key, source)
+                self.store.put_file(key, source, part.sha256)
                 return
         raise _UnfinishableError(f"{self.store.url(key)} ({part.path}) is missing or damaged")
 
@@ -302,7 +302,7 @@ class _Writer:
             written = found.modified
             if written is not None and datetime.now(UTC) - written < FRESH:
                 return
-        self.store.put_file(key, source)
+        self.store.put_file(key, source, file.sha256)
 
     def _remove_strays(self, ours: set[str]) -> None:
         """Remove what an intent that could not be finished left in the directory."""

@@ -82,11 +82,15 @@ class Store(Protocol):
     def put(self, key: str, content: bytes) -> None:
         """Write, in place of what may be there."""
 
-    def put_file(self, key: str, path: Path) -> ObjectInfo:
+    def put_file(self, key: str, path: Path, sha256: str | None = None) -> ObjectInfo:
         """Write a file's content, in place of what may be there; returns what was stored.
 
+        Args:
+            sha256: the digest (hex) that the content must have, where the caller knows it: the file
+                is then read once, not twice.
+
         Raises:
-            DamagedObjectError: the store has something else afterwards.
+            DamagedObjectError: the file has another digest, or the store something else afterwards.
         """
 
     def put_if_absent(self, key: str, content: bytes) -> bool:

@@ -86,16 +86,22 @@ class LocalStore:
     def put(self, key: str, content: bytes) -> None:
         self._write(key, lambda temporary: temporary.write_bytes(content), self._move)
 
-    def put_file(self, key: str, path: Path) -> ObjectInfo:
-        given = sha256_of(path)
-        self._write(key, lambda temporary: shutil.copyfile(path, temporary), self._move)
-        stored = self.stat(key)
-        if stored != given:
-            raise DamagedObjectError(
-                f"{self._path(key)} is not what {path} was before it was copied; something else "
-                "writes to one of them. Run it again."
-            )
-        return given
+    def put_file(self, key: str, path: Path, sha256: str | None = None) -> ObjectInfo:
+        given = sha256 or sha256_of(path).sha256
+
+        def copy(temporary: Path) -> None:
+            try:
+                shutil.copyfile(path, temporary)
+            except FileNotFoundError as error:
+                raise StorageError(f"cannot read {path}: {error.strerror}") from None
+            if sha256_of(temporary).sha256 != given:
+                raise DamagedObjectError(
+                    f"{path} is not what it was, or should be, before it was copied; something "
+                    "else writes to it. Run it again."
+                )
+
+        self._write(key, copy, self._move)
+        return ObjectInfo(path.stat().st_size, given)
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
         return self._write(key, lambda temporary: temporary.write_bytes(content), _link)

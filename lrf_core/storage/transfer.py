@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,19 +100,26 @@ def recorded(headers: Mapping[str, str], name: str = SHA256) -> str | None:
     return next((value for key, value in headers.items() if key.lower() == wanted), None)
 
 
-def put_content(place: Place, content: bytes, metadata: Mapping[str, str]) -> None:
-    """Write bytes by one request."""
+def put_content(place: Place, content: bytes, metadata: Mapping[str, str]) -> str:
+    """Write bytes by one request; the ETag that the server gives them."""
     headers = put_headers(content, metadata)
     client = place.server.client
     # The client adds to the headers that it is given.
-    place.persist(lambda: client._put_object(place.bucket, place.name, content, dict(headers)))
+    written = place.persist(
+        lambda: client._put_object(place.bucket, place.name, content, dict(headers))
+    )
+    return str(written.etag)
 
 
-def send(place: Place, path: Path, given: ObjectInfo) -> None:
+def send(place: Place, path: Path, given: ObjectInfo) -> bool:
     """Write a file, in parts where it is large.
 
     Args:
-        given: size and sha256 that the file had; recorded with the object.
+        given: size and sha256 that the file must have; recorded with the object.
+
+    Returns:
+        Whether the ETag says that the server has these bytes. It does where it is made of MD5 sums,
+        as without encryption by the server.
 
     Raises:
         DamagedObjectError: the file has changed since; nothing is written then.
@@ -122,20 +130,22 @@ def send(place: Place, path: Path, given: ObjectInfo) -> None:
     if given.size <= PART_BYTES:
         content = path.read_bytes()
         _check_unchanged(path, hashlib.sha256(content).hexdigest(), given)
-        put_content(place, content, metadata)
-        return
+        etag = put_content(place, content, metadata)
+        return etag == hashlib.md5(content, usedforsecurity=False).hexdigest()
     client = place.server.client
     upload = place.persist(
         lambda: client._create_multipart_upload(place.bucket, place.name, dict(metadata))
     )
     try:
         parts = _send_parts(place, upload, path, given)
-        place.persist(_Completion(place, upload, parts))
+        etag = place.persist(_Completion(place, upload, parts))
     except BaseException:
         # The server would keep the parts, unseen.
         with contextlib.suppress(*FAILURES):
             client._abort_multipart_upload(place.bucket, place.name, upload)
         raise
+    sums = b"".join(bytes.fromhex(part.etag) for part in parts if _is_md5(part.etag))
+    return etag == f"{hashlib.md5(sums, usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
 def receive(place: Place, target: Path) -> Received:
@@ -166,17 +176,20 @@ class _Completion:
     parts: list[Part]
     tried: bool = False
 
-    def __call__(self) -> None:
+    def __call__(self) -> str:
+        """The ETag of the object; empty where nobody knows."""
         again, self.tried = self.tried, True
         place = self.place
         try:
-            place.server.client._complete_multipart_upload(
+            written = place.server.client._complete_multipart_upload(
                 place.bucket, place.name, self.upload, self.parts
             )
+            return str(written.etag)
         except S3Error as error:
             # Whoever called looks at what is there anyway.
             if not (again and error.code == "NoSuchUpload"):
                 raise
+            return ""
 
 
 def _send_parts(place: Place, upload: str, path: Path, given: ObjectInfo) -> list[Part]:
@@ -210,11 +223,15 @@ def _send_parts(place: Place, upload: str, path: Path, given: ObjectInfo) -> lis
     return done
 
 
+def _is_md5(etag: str) -> bool:
+    return re.fullmatch("[0-9a-f]{32}", etag) is not None
+
+
 def _check_unchanged(path: Path, sha256: str, given: ObjectInfo) -> None:
     if sha256 != given.sha256:
         raise DamagedObjectError(
-            f"{path} is not what it was before it was sent; something else writes to it. "
-            "Run it again."
+            f"{path} is not what it was, or should be, before it was sent; something else writes "
+            "to it. Run it again."
         )
 
 

@@ -247,6 +247,21 @@ def test_a_file_with_another_digest_is_not_handed_out(store: Store, tmp_path: Pa
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [1000, 12 << 20], ids=["small", "multipart"])
+def test_a_file_that_is_not_what_it_must_be_is_not_stored(
+    store: Store, tmp_path: Path, size: int
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * size)
+    with pytest.raises(DamagedObjectError, match="is not what it was, or should be"):
+        store.put_file("model.keras", source, sha256(b"another"))
+    assert list(store.list()) == []
+
+    known = sha256(b"x" * size)
+    assert store.put_file("model.keras", source, known) == ObjectInfo(size, known)
+    assert store.stat("model.keras") == ObjectInfo(size, known)
+
+
 def test_a_file_to_put_must_exist(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot read"):
         store.put_file("key", tmp_path / "nothing")
