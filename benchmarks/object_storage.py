@@ -2,10 +2,10 @@
 
 A SeaweedFS is started for it. One large file, and a set of files as a release has, are sent by
 `Store.put_file` and read by `Store.get_file`, and by `fput_object` and `fget_object` of the minio
-client, in turns, each time by a new process. `put_file` reads the file once more than minio's does
-(its sha256 is recorded with it), sends the MD5 of each part, and looks at what is there afterwards;
-`get_file` compares the sha256 of what came. Parts are equally large and equally many at once; minio
-reads an object as one stream. `peak` is the resident memory above that of the process before.
+client, in turns, each time by a new process. `put_file` is told the sha256, as in publishing, where
+the manifest has it: it compares and records it, and sends the MD5 of each part. `get_file` compares
+the sha256 of what came. Parts that go up are equally large and equally many at once; minio reads an
+object as one stream. `peak` is the resident memory above that of the process before.
 
 Run: python -m benchmarks.object_storage
 """
@@ -13,6 +13,7 @@ Run: python -m benchmarks.object_storage
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -161,16 +162,25 @@ def one_turn(arguments: argparse.Namespace) -> dict[str, float]:
         targets = [Path(back) / source.name for source in sources]
         idle = memory_mib("VmRSS")
         forget_peak()
+        digests = [digest_of(source) for source in sources]
         started = time.perf_counter()
-        for source, target in zip(sources, targets, strict=True):
-            transfer(f"{arguments.folder.name}/{source.name}", source, target)
+        for source, target, sha256 in zip(sources, targets, digests, strict=True):
+            transfer(f"{arguments.folder.name}/{source.name}", source, target, sha256)
         seconds = time.perf_counter() - started
         peak = memory_mib("VmHWM") - idle
     return {"seconds": round(seconds, 3), "peak": round(peak, 1)}
 
 
-def transfers() -> dict[tuple[str, str], Callable[[str, Path, Path], object]]:
-    """What each side does with a key, a file to send and a file to write; both have said hello."""
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def transfers() -> dict[tuple[str, str], Callable[[str, Path, Path, str], object]]:
+    """What each side does with a key, a file to send, one to write, and the sha256 of both.
+
+    Both have said hello.
+    """
     from lrf_core.storage import open_store
 
     server = seaweed.Seaweed(os.environ["LRF_S3_ENDPOINT"])
@@ -179,7 +189,7 @@ def transfers() -> dict[tuple[str, str], Callable[[str, Path, Path], object]]:
     store.check()
     client.bucket_exists(bucket)
 
-    def minio_up(key: str, source: Path, _: Path) -> None:
+    def minio_up(key: str, source: Path, _: Path, __: str) -> None:
         client.fput_object(
             bucket,
             f"minio/{key}",
@@ -190,11 +200,11 @@ def transfers() -> dict[tuple[str, str], Callable[[str, Path, Path], object]]:
 
     return {
         ("minio", "up"): minio_up,
-        ("minio", "down"): lambda key, _, target: client.fget_object(
+        ("minio", "down"): lambda key, _, target, __: client.fget_object(
             bucket, f"minio/{key}", str(target)
         ),
-        ("store", "up"): lambda key, source, _: store.put_file(key, source),
-        ("store", "down"): lambda key, _, target: store.get_file(key, target),
+        ("store", "up"): lambda key, source, _, sha256: store.put_file(key, source, sha256),
+        ("store", "down"): lambda key, _, target, sha256: store.get_file(key, target, sha256),
     }
 
 

@@ -32,10 +32,13 @@ from lrf_core.storage.settings import Server
 T = TypeVar("T")
 
 SHA256 = "X-Amz-Meta-sha256"
+# Of a file that is sent, and of one that is received, which memory never holds whole.
 PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 4
+RECEIVED_BYTES = 32 << 20
+RECEIVED_AT_ONCE = 3
 _MOST_PARTS = 10_000  # S3 allows no more
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 4 << 20
 _READ_BYTES = 256 << 10
 
 
@@ -247,12 +250,12 @@ class _First:
 
 def _first_part(place: Place, file: int) -> _First:
     try:
-        with place.reading(0, PART_BYTES) as response:
+        with place.reading(0, RECEIVED_BYTES) as response:
             stop = _write_from(response, file, 0)
             _, _, size = response.headers.get("Content-Range", "").rpartition("/")
             whole = int(size) if size.isdigit() else stop
-            if stop != min(whole, PART_BYTES) and size:
-                raise ProtocolError(f"{stop} bytes of {min(whole, PART_BYTES)}")
+            if stop != min(whole, RECEIVED_BYTES) and size:
+                raise ProtocolError(f"{stop} bytes of {min(whole, RECEIVED_BYTES)}")
             return _First(stop, whole, response.headers["ETag"], recorded(response.headers))
     except S3Error as error:
         if error.code != "InvalidRange":  # an empty object has no first byte
@@ -272,10 +275,10 @@ def _receive_rest(place: Place, file: int, first: _First) -> Iterator[int]:
             raise ProtocolError(f"{reached - start} bytes of {stop - start}")
 
     ranges = [
-        (start, min(start + PART_BYTES, first.size))
-        for start in range(first.stop, first.size, PART_BYTES)
+        (start, min(start + RECEIVED_BYTES, first.size))
+        for start in range(first.stop, first.size, RECEIVED_BYTES)
     ]
-    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(RECEIVED_AT_ONCE) as pool:
         running = [pool.submit(place.persist, lambda own=own: receive_part(*own)) for own in ranges]
         try:
             for own, future in zip(ranges, running, strict=True):

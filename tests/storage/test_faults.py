@@ -33,7 +33,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits and parts a hundredth as large."""
     monkeypatch.setattr(retry, "_FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(retry, "_LONGEST_WAIT_S", 0.04)
-    monkeypatch.setattr(transfer, "PART_BYTES", 5 << 20)
+    for name in ("PART_BYTES", "RECEIVED_BYTES"):
+        monkeypatch.setattr(transfer, name, 5 << 20)
 
 
 @pytest.fixture
