@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import configparser
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from minio.credentials.providers import (
 )
 from urllib3.exceptions import HTTPError
 
-from lrf_core.errors import StorageError
+from lrf_core.errors import ClusterError, StorageError
 
 FOLDER, SECRET = "LRF_S3_KEYS", "LRF_S3_SECRET"
 
@@ -135,24 +134,24 @@ def _of_kubernetes(secret: str) -> dict[str, str]:
     if match is None:
         raise StorageError(f"{SECRET} names no Kubernetes secret; write namespace/name")
     # It takes a second to import, and few need it.
-    import kubernetes
+    from kubernetes.client import CoreV1Api
     from kubernetes.client.exceptions import ApiException
-    from kubernetes.config.config_exception import ConfigException
+
+    from lrf_core.cluster import connected
 
     where = f"the secret {secret} ({SECRET})"
     try:
-        api = kubernetes.client.CoreV1Api(_cluster())
-        found = api.read_namespaced_secret(match[2], match[1], _request_timeout=_API_TIMEOUT_S)
+        with connected(f"read {where} from", "mount the secret") as client:
+            found = CoreV1Api(client).read_namespaced_secret(
+                match[2], match[1], _request_timeout=_API_TIMEOUT_S
+            )
         return {
             name: base64.b64decode(value).decode().rstrip("\r\n")
             for name, value in (found.data or {}).items()
             if name in _NAMES
         }
-    except ConfigException:
-        raise StorageError(
-            f"{where} cannot be read: neither in a pod with a service account nor is there a "
-            "usable kubeconfig; set KUBECONFIG"
-        ) from None
+    except ClusterError as error:
+        raise StorageError(str(error)) from None
     except ApiException as error:
         hint = {
             401: "Kubernetes does not know who asks; check the service account or the kubeconfig",
@@ -167,15 +166,3 @@ def _of_kubernetes(secret: str) -> dict[str, str]:
         ) from None
     except (binascii.Error, UnicodeError):
         raise StorageError(f"{where} does not hold text; create it again") from None
-
-
-def _cluster() -> object:
-    """A client for the cluster this runs in, else for the current context of the kubeconfig."""
-    import kubernetes
-
-    if os.environ.get("KUBERNETES_SERVICE_HOST"):
-        settings = kubernetes.client.Configuration()
-        kubernetes.config.load_incluster_config(client_configuration=settings)
-        settings.retries = 2
-        return kubernetes.client.ApiClient(settings)
-    return kubernetes.config.new_client_from_config(config_file=os.environ.get("KUBECONFIG"))
