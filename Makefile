@@ -32,12 +32,14 @@ compile: $(READY)
 	$(BIN)/python -m pipelines compile
 	$(BIN)/python -m components.readme
 
-# Installs by the pip that is there: a venv's own would need Debian's python3-venv.
+# Installs by the pip that is there: a venv's own would need Debian's python3-venv. The lock holds all
+# there is; pip would ask for a hash of each extra (pydantic[email]) that it meets on its way.
 $(READY): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "lrf needs Python 3.11 or 3.12"'
 	$(PYTHON) -m venv --without-pip .venv
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet --require-hashes -r requirements-dev.lock
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps --require-hashes -r requirements-dev.lock
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m pip --python $(BIN)/python check
 	touch $@
 
 lock:
