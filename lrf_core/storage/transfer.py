@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from xml.etree import ElementTree
 
 from minio.datatypes import Part
 from minio.error import S3Error
@@ -52,8 +53,16 @@ class Place:
 
     def persist(self, request: Callable[[], T]) -> T:
         """What the request returns, tried again while the server fails in passing."""
+
+        def readable() -> T:
+            try:
+                return request()
+            except (ValueError, ElementTree.ParseError):
+                # The client takes answers for well-formed; a bit of one may be another.
+                raise ProtocolError("an answer that cannot be read") from None
+
         where = f"S3 at {self.server.endpoint}, bucket '{self.bucket}'"
-        return persistently(request, where, self.server.patience_s)
+        return persistently(readable, where, self.server.patience_s)
 
     @contextmanager
     def reading(

@@ -115,6 +115,15 @@ def test_killed_while_it_rolls_back_it_can_be_undone(world: World) -> None:
     assert undone > 5
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt; a process started in the background would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_rolls_back(world: World) -> None:
     before = copy.deepcopy(world.cluster.spec_of_user())
 
@@ -131,6 +140,7 @@ def test_an_interrupt_rolls_back(world: World) -> None:
     assert "champion" not in world.aliases()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_leaves_it_and_says_so(world: World, caplog) -> None:
     def interrupted(verb: str, number: int) -> None:
         new = world.cluster.shares().get(world.uri("new"))
