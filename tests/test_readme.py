@@ -28,10 +28,21 @@ def test_library_example_runs(
     assert "fewer_parameters" in printed
 
 
-def test_files_that_are_named_exist() -> None:
-    text = README.read_text()
-    named = set(re.findall(r"\]\((?!http)([^)]+)\)", text))
-    named |= set(re.findall(r"`((?:lrf_core|tests|examples|pipelines)/[\w/.]+\.\w+)`", text))
-    assert named
-    for path in named:
+@pytest.mark.parametrize(
+    "page", [README, *sorted((README.parent / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_files_and_headings_that_are_named_exist(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
+    for path in re.findall(r"`((?:lrf_core|tests|examples|pipelines|docs)/[\w/.]+\.\w+)`", text):
         assert (README.parent / path).exists(), path
+
+
+def headings(page: Path) -> set[str]:
+    """As links name them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
