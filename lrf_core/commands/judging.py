@@ -27,6 +27,7 @@ from lrf_core.commands.options import (
 )
 from lrf_core.errors import SpecError
 from lrf_core.outputs import Outputs
+from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import make_spec, read_spec
 
 
@@ -181,6 +182,7 @@ def publish(
       lrf publish --out out --override-by "A. Miller" --override-checks litert_latency_ratio \\
         --override-reason "served on a GPU only"
     """
+    import_tensorflow_quietly()
     from lrf_core.models.load import load_model
     from lrf_core.report.tables import published
     from lrf_core.stages.refuse import refuse_other_limits

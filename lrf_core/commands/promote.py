@@ -11,6 +11,7 @@ import typer
 from lrf_core.commands.asked import print_json
 from lrf_core.commands.options import JsonOption, SpecOption
 from lrf_core.errors import SpecError
+from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import GateSpec, PromoteSpec, make_spec, read_spec
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def promote(
         raise SpecError("--dry-run and --rollback exclude each other; give one of them")
     if not rollback and not (name and store):
         raise SpecError("NAME and --from are needed; give them, or publish.name and publish.to")
+    import_tensorflow_quietly()
     from lrf_core.stages.promote import NotPromotedError, preview, roll_back
     from lrf_core.stages.promote import promote as promote_stage
 
