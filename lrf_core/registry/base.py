@@ -14,9 +14,6 @@ MODEL_DIGEST = "lrf.model_digest"
 RUN_ID = "lrf.run_id"
 ALIAS = "lrf.alias."
 
-# The alias that publishing moves; registries of others know it themselves, or reserve it.
-LATEST = "latest"
-
 
 class RegistryError(BadInputError):
     """A model registry cannot be reached, refuses what it is told, or holds something else."""

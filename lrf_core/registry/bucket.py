@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from lrf_core.artifacts import Release
 from lrf_core.registry.base import (
-    LATEST,
     Registration,
     RegistryError,
     not_registered,
     refuse_another_model,
 )
 from lrf_core.releases import Listed, read_index, resolve, set_alias
+from lrf_core.releases.index import LATEST
 from lrf_core.storage import Store
 
 

@@ -19,7 +19,6 @@ from mlflow.tracking import MlflowClient
 from lrf_core.artifacts import Release
 from lrf_core.registry.base import (
     ALIAS,
-    LATEST,
     MODEL_DIGEST,
     RUN_ID,
     VERSION,
@@ -31,6 +30,7 @@ from lrf_core.registry.base import (
     refuse_another_model,
 )
 from lrf_core.registry.mlflow_client import Connection
+from lrf_core.releases.index import LATEST
 
 if TYPE_CHECKING:
     from lrf_core.storage import Store

@@ -64,11 +64,17 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Written:
-    """A release that readers see, under a number. `new`: this call made it visible."""
+    """A release that readers see, under a number.
+
+    Attributes:
+        new: whether this call made it visible.
+        repaired: whether it was visible, and this call wrote again what was missing or damaged.
+    """
 
     release: Release
     number: int
     new: bool
+    repaired: bool = False
 
 
 class _UnfinishableError(StorageError):
@@ -217,25 +223,26 @@ class _Writer:
     def _repaired(self, number: int, entry: IndexEntry) -> Written:
         """The release that is visible, every file of it as its manifest says."""
         key = manifest_key(self.name, self.version)
+        repaired: list[str] = []
         content = get_sound(self.store, key, entry.manifest_sha256)
         if content is None:
             content = get_sound(self.store, blob_key(entry.manifest_sha256), entry.manifest_sha256)
             if content is None:
                 raise self._beyond_repair(Release.file_name)
-            _logger.warning("%s was missing or damaged; it is written again", self.store.url(key))
+            repaired.append(Release.file_name)
             self.store.put(key, content)
         release = manifest_from(content, self.store.url(key))
         parts = list(release.files)
         if entry.signature_sha256:
             parts.append(ReleaseFile(path=SIGNATURE_FILE, size=0, sha256=entry.signature_sha256))
         try:
-            repaired = self._placed(release, content, parts)
+            repaired += self._placed(release, content, parts)
         except _UnfinishableError as lost:
             raise self._beyond_repair(str(lost)) from None
         if repaired:
             _logger.warning("missing or damaged in %s, repaired: %s", self._url(""), repaired)
         self.store.delete(self._key(INTENT_FILE))
-        return Written(release, number, new=False)
+        return Written(release, number, new=False, repaired=bool(repaired))
 
     def _placed(self, release: Release, manifest: bytes, parts: list[ReleaseFile]) -> list[str]:
         """Put all parts in the directory of the version, read them back, and prove the release.
@@ -247,6 +254,7 @@ class _Writer:
             for part in written:
                 self._copy(part)
             damaged = fetch(self.store, self.name, self.version, parts, Path(scratch))
+            again = [part for part in damaged if part not in written]
             for part in damaged:
                 _logger.warning("%s is damaged; it is written again", self._url(part.path))
                 self._restore_blob(part)
@@ -259,7 +267,7 @@ class _Writer:
                 )
             (Path(scratch) / Release.file_name).write_bytes(manifest)
             self.prove(release, Path(scratch))
-        return [part.path for part in written]
+        return [part.path for part in [*written, *again]]
 
     def _is_there(self, part: ReleaseFile) -> bool:
         """As far as the store can tell without reading it."""

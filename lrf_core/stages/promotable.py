@@ -6,12 +6,12 @@ import logging
 import tempfile
 from pathlib import Path
 
-from lrf_core.artifacts import MODEL_FILE, Release, Verdict, digest_of
+from lrf_core.artifacts import MODEL_FILE, Release, Verdict
 from lrf_core.errors import ArtifactError, PublishRefusedError, StorageError
 from lrf_core.models.load import load_model, model_digest
-from lrf_core.releases import verify_release
+from lrf_core.releases import verify_release, version_of
 from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answers
-from lrf_core.releases.layout import SAVED_MODEL
+from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.releases.signing import check_release_signature
 from lrf_core.spec import GateSpec, PromoteSpec
 from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
@@ -43,7 +43,7 @@ def check_release(
         raise PublishRefusedError(f"{where} is damaged: {', '.join(damaged)}; it is not promoted")
     if settings.public_key:
         check_release_signature(store, release, settings.public_key)
-    version = f"v-{digest_of({'name': release.name, 'model': release.model_digest})[:12]}"
+    version = version_of(release.name, release.model_digest)
     if version != release.version:
         raise PublishRefusedError(
             f"{where} is not the version of its model ({version}); its manifest was altered"
@@ -77,7 +77,7 @@ def _fetched(store: Store, release: Release, path: str, folder: Path) -> Path:
     sha256 = next(file.sha256 for file in release.files if file.path == path)
     target = folder / path
     try:
-        store.get_file(f"{release.name}/{release.version}/{path}", target, sha256)
+        store.get_file(file_key(release.name, release.version, path), target, sha256)
     except StorageError as error:
         raise PublishRefusedError(f"{path} of the release cannot be read: {error}") from None
     return target

@@ -15,7 +15,8 @@ from lrf_core.errors import ArtifactError, LrfError, PromotionError
 from lrf_core.registry import open_registry
 from lrf_core.releases import Listed, resolve, set_alias
 from lrf_core.releases.answers import SampleAnswers
-from lrf_core.releases.layout import SAVED_MODEL
+from lrf_core.releases.index import CHAMPION, PREVIOUS
+from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.serving.journal import Journal
 from lrf_core.serving.merge_patch import JSON
 from lrf_core.serving.plan import Plan, Wanted, is_served, plan_for, with_rollback
@@ -27,8 +28,6 @@ from lrf_core.stages.promotable import check_release
 from lrf_core.storage import Store, open_store
 
 _logger = logging.getLogger("lrf")
-
-CHAMPION, PREVIOUS = "champion", "previous"
 
 
 class NotPromotedError(PromotionError):
@@ -198,7 +197,7 @@ def _checked(
     release = listed.release
     recorded = check_release(store, release, settings, gate)
     # The place whose bytes were just checked, whatever the manifest calls it.
-    location = store.url(f"{release.name}/{release.version}/{SAVED_MODEL}")
+    location = store.url(file_key(release.name, release.version, SAVED_MODEL))
     if location.startswith("file:"):
         _logger.warning(
             "%s is a path in the serving container; KServe reads other places than its own disk "

@@ -24,7 +24,6 @@ from lrf_core.artifacts import (
 from lrf_core.errors import ArtifactError, PublishRefusedError
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.registry import open_registry
-from lrf_core.registry.base import LATEST
 from lrf_core.releases import (
     Proposal,
     Written,
@@ -41,6 +40,7 @@ from lrf_core.releases.contents import (
     check_onnx_installed,
     model_files,
 )
+from lrf_core.releases.index import LATEST
 from lrf_core.releases.layout import INTENT_FILE, SAVED_MODEL, SIGNATURE_FILE
 from lrf_core.releases.sbom import SBOM_FILE, write_sbom
 from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
@@ -296,7 +296,8 @@ def _tell(written: Written) -> None:
         _logger.info("published %s as number %d", release.location, written.number)
     else:
         _logger.info(
-            "%s is there already with the same model, as number %d; nothing written",
+            "%s is there already with the same model, as number %d; %s",
             release.location,
             written.number,
+            "damage repaired" if written.repaired else "nothing written",
         )

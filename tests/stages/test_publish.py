@@ -356,9 +356,10 @@ def test_a_damaged_release_is_repaired_by_publishing_again(
     store.delete(f"{folder}/report.html")
 
     assert verify_release(store, release) == ["plan.json", "report.html"]
-    caplog.set_level(logging.WARNING, "lrf")
+    caplog.set_level(logging.INFO, "lrf")
     again = publish(model, verdict_of(model), to, name="tiny", attachments={})
     assert again == release
+    assert "as number 1; damage repaired" in caplog.text
     assert verify_release(store, release) == []
     assert "plan.json" in caplog.text
     assert "report.html" in caplog.text
