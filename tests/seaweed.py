@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 import urllib3
 from minio import Minio
+from minio.error import S3Error
+from minio.error import ServerError as MinioServerError
 
 ACCESS_KEY = "lrf-test"
 SECRET_KEY = "seaweed-secret-key-for-tests"
@@ -202,10 +205,23 @@ def _is_up(server: Seaweed, process: subprocess.Popen[bytes], within_s: float = 
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as connection:
             listening = connection.connect_ex(("127.0.0.1", port)) == 0
-        if listening and server.client().bucket_exists(BUCKET):
+        if listening and _keeps_an_object(server):
             return True
         time.sleep(0.1)
     return False
+
+
+def _keeps_an_object(server: Seaweed) -> bool:
+    """Whether what is written can be read. The bucket is there before the volumes have reported."""
+    client, key = server.client(), "is-it-up"
+    try:
+        client.put_object(BUCKET, key, io.BytesIO(b"yes"), 3)
+        answer = client.get_object(BUCKET, key)
+        answer.release_conn()
+        client.remove_object(BUCKET, key)
+    except (S3Error, MinioServerError, urllib3.exceptions.HTTPError):
+        return False
+    return True
 
 
 def _free_ports() -> dict[str, int]:
