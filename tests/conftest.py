@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from lrf_core.quiet import import_tensorflow_quietly
 
@@ -17,6 +18,10 @@ from tiny import Trained, tiny_cnn, tiny_data, train_tiny  # noqa: E402
 from lrf_core.models.load import save_model  # noqa: E402
 
 pytest_plugins = ["seaweed", "faulty_proxy", "exported_once"]
+
+# Every run tries the same examples; `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

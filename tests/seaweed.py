@@ -199,7 +199,7 @@ def _start(
     )
 
 
-def _is_up(server: Seaweed, process: subprocess.Popen[bytes], within_s: float = 20.0) -> bool:
+def _is_up(server: Seaweed, process: subprocess.Popen[bytes], within_s: float = 60.0) -> bool:
     port = int(server.endpoint.rpartition(":")[2])
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline and process.poll() is None:

@@ -30,7 +30,7 @@ def maps(seed: int, channels: int = 5) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", similarity.names())
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), noise=st.floats(0.05, 3.0))
 def test_metrics_rank_maps_by_how_close_they_are(name: str, seed: int, noise: float) -> None:
     original, change = maps(seed)
@@ -44,7 +44,7 @@ def test_metrics_rank_maps_by_how_close_they_are(name: str, seed: int, noise: fl
 
 
 @pytest.mark.parametrize("name", similarity.names())
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000))
 def test_metrics_stay_between_0_and_1(name: str, seed: int) -> None:
     original, other = maps(seed)
@@ -65,7 +65,7 @@ def test_dead_maps_do_not_break_a_metric(name: str) -> None:
     assert metric(half, half) == pytest.approx(1.0)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), scale=st.floats(0.1, 100.0), shift=st.floats(-10.0, 10.0))
 def test_what_each_metric_ignores(seed: int, scale: float, shift: float) -> None:
     original, noise = maps(seed)

@@ -38,7 +38,7 @@ def drawn(
     )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(
     samples=st.integers(1, 40),
     batch_size=st.integers(1, 40),

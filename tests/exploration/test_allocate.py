@@ -93,7 +93,7 @@ def every_plan(opened: Options) -> list[Indices]:
     return [np.array(plan) for plan in itertools.product(*rows)]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     spaces(),
     st.dictionaries(st.sampled_from(LIMITED), st.floats(0.2, 1.0), max_size=4),
@@ -120,7 +120,7 @@ def test_knapsack_is_as_good_as_trying_every_plan(
     assert opened.total(minimize, chosen) == pytest.approx(min(fitting), abs=1e-9)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(st.data())
 def test_what_is_dominated_is_never_needed(data: st.DataObject) -> None:
     quantities, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(3, 14))
@@ -185,7 +185,7 @@ def test_a_limit_is_kept_to_the_last_parameter() -> None:
         assert params[chosen].sum() <= limit
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(spaces(), st.integers(0, 99), st.floats(0.3, 1.0))
 def test_the_order_of_candidates_does_not_matter(
     found: list[Candidate], seed: int, share: float
@@ -201,7 +201,7 @@ def test_the_order_of_candidates_does_not_matter(
     assert first == there.choices(knapsack(there, limits, "sensitivity"))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(spaces(), st.floats(0.0, 1.0))
 def test_threshold_takes_the_smallest_that_is_similar_enough(
     found: list[Candidate], similarity: float
@@ -216,7 +216,7 @@ def test_threshold_takes_the_smallest_that_is_similar_enough(
             assert choice.candidate.cost.params == min(c.cost.params for c in near)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(spaces(), st.floats(0.3, 1.0), st.floats(0.3, 1.0))
 def test_thresholds_within_limits_are_those_that_trying_all_finds(
     found: list[Candidate], params: float, latency: float
@@ -251,7 +251,7 @@ def reached(message: str) -> dict[str, float]:
     return {name: float(value.rstrip(".")) for name, value in offered}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(spaces(), st.dictionaries(st.sampled_from(LIMITED[:5]), st.floats(0.1, 0.7), min_size=1))
 def test_what_is_said_to_be_reachable_is(found: list[Candidate], shares: dict[str, float]) -> None:
     opened = options(found)

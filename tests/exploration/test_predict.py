@@ -37,7 +37,7 @@ def tried(loss: float, drop: float, error: float = 0.3) -> TriedPlan:
     return TriedPlan(loss=loss, drop=drop, standard_error=error)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(points, st.lists(st.floats(0, 1e5), min_size=2, max_size=20))
 def test_the_curve_starts_at_zero_and_never_falls(
     found: list[TriedPlan], losses: list[float]
@@ -48,7 +48,7 @@ def test_the_curve_starts_at_zero_and_never_falls(
     assert all(low <= high + 1e-12 for low, high in itertools.pairwise(drops))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(points, st.floats(0, 100))
 def test_the_largest_loss_is_within_and_more_is_not(found: list[TriedPlan], allowed: float) -> None:
     curve = fit_curve(found)
@@ -83,7 +83,7 @@ def test_an_accuracy_that_rose_predicts_no_drop() -> None:
     assert curve.largest_loss(0.0) == 1.0
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(800, 3000))
 def test_the_noise_of_a_drop_is_that_of_paired_differences(lost: int, won: int, count: int) -> None:
     drop = paired_drop(lost, won, count)
@@ -118,7 +118,7 @@ def saturating(rows: Indices) -> float:
     return 75.0 * (1 - math.exp(-float(LOSSES[rows[0]]) / 0.8))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.floats(0.05, 70.0), st.integers(0, 10**6))
 def test_the_plan_keeps_the_drop_and_is_near_the_smallest_that_does(
     allowed: float, seed: int

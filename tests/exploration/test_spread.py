@@ -162,7 +162,7 @@ def test_variational_bayes_makes_one_plan() -> None:
     assert len(plans) == plan_count(frontier(), goal, asked) == 1
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(1, 99), st.floats(0, 5)), min_size=1, max_size=12
@@ -187,7 +187,7 @@ def test_every_plan_that_was_counted_is_there_once(
     assert_all_differ(plans)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     st.sets(st.integers(1, 10_000), min_size=1, max_size=40),
     st.lists(st.floats(0, 12_000), max_size=6),

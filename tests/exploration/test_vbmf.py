@@ -31,7 +31,7 @@ def test_noise_has_rank_zero(shape: tuple[int, int], seed: int) -> None:
     assert found.noise_variance == pytest.approx(np.mean(noise**2), rel=1e-6)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(30, 60), st.integers(60, 200), st.integers(0, 99))
 def test_the_rank_under_small_noise_is_found(rank: int, short: int, long: int, seed: int) -> None:
     matrix = noisy(short, long, rank, 0.1, seed)
@@ -44,7 +44,7 @@ def test_the_rank_under_small_noise_is_found(rank: int, short: int, long: int, s
     assert (found.values < singular[:rank]).all()
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(st.integers(0, 8), st.floats(-9, 9), st.integers(0, 99))
 def test_scale_does_not_matter(rank: int, exponent: float, seed: int) -> None:
     matrix, scale = noisy(24, 70, rank, 0.5, seed), 10.0**exponent

@@ -39,7 +39,6 @@ def test_the_score_interval_has_its_published_values(
 
 
 @given(counts, levels)
-@settings(deadline=None)
 def test_lost_and_won_mirror_each_other(found: tuple[int, int, int], level: float) -> None:
     lost, won, same = found
     count = lost + won + same
@@ -48,7 +47,6 @@ def test_lost_and_won_mirror_each_other(found: tuple[int, int, int], level: floa
 
 
 @given(counts, levels)
-@settings(deadline=None)
 def test_the_difference_lies_within_and_limits_within_one(
     found: tuple[int, int, int], level: float
 ) -> None:
@@ -60,7 +58,6 @@ def test_the_difference_lies_within_and_limits_within_one(
 
 
 @given(counts, levels, levels)
-@settings(deadline=None)
 def test_more_confidence_is_wider(found: tuple[int, int, int], one: float, other: float) -> None:
     lost, won, same = found
     less, more = sorted((one, other))
@@ -71,7 +68,6 @@ def test_more_confidence_is_wider(found: tuple[int, int, int], one: float, other
 
 
 @given(counts.filter(lambda found: found[0] + found[1] > 0), levels)
-@settings(deadline=None)
 def test_four_times_the_samples_are_narrower(found: tuple[int, int, int], level: float) -> None:
     lost, won, same = found
     few = score_interval(lost, won, lost + won + same, level)
@@ -80,7 +76,6 @@ def test_four_times_the_samples_are_narrower(found: tuple[int, int, int], level:
 
 
 @given(counts, levels)
-@settings(deadline=None)
 def test_at_the_limits_the_statistic_is_the_quantile(
     found: tuple[int, int, int], level: float
 ) -> None:
@@ -100,7 +95,7 @@ def test_at_the_limits_the_statistic_is_the_quantile(
     st.integers(1, 200),
     st.floats(-0.9, 0.9).filter(lambda difference: abs(difference) > 1e-3),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_variance_is_that_of_the_likeliest_shares(
     lost: int, won: int, same: int, difference: float
 ) -> None:
@@ -154,7 +149,6 @@ def test_mcnemars_mid_p_value(lost: int, won: int, expected: float) -> None:
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
-@settings(deadline=None)
 def test_a_p_value_is_one(lost: int, won: int) -> None:
     assert 0.0 <= mcnemar_p_value(lost, won) <= 1.0
 
@@ -185,7 +179,7 @@ def test_skewed_differences_are_covered_where_students_interval_is_not() -> None
 
 
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=40), st.floats(0.01, 100))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_bootstraps_scale_with_the_unit(values: list[float], unit: float) -> None:
     differences = np.array(values)
     one = studentized_bootstrap(differences, 3)(0.9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
@@ -46,7 +46,6 @@ def compared(labels, before, after, **gate):  # type: ignore[no-untyped-def]
 
 
 @given(st.integers(1, 5), st.integers(0, 10**6))
-@settings(deadline=None)
 def test_top_k_is_the_label_among_the_k_first_of_argsort(k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     answers = random.integers(0, 4, (30, 6)).astype(float)  # many ties

@@ -26,8 +26,6 @@ CONVOLUTIONS = {
 }
 relaxed = settings(
     max_examples=15,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 

@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_flipped_bit_in_any_file_is_found(store: LocalStore, data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(sorted(store.list())))
     path = store.root / key
