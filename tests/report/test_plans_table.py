@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 
 import rich.console
-from test_report import Page, analysis, plan, record, verdict, with_prediction
+from reading import Page
+from reported import analysis, plan, record, verdict, with_prediction
 
 from lrf_core.artifacts import Cost, Plan
 from lrf_core.outputs import Outcome

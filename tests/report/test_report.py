@@ -1,33 +1,24 @@
 from __future__ import annotations
 
-import io
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import rich.console
-from rich.table import Table
+from reading import Page, plain
+from reported import (
+    EVIL,
+    analysis,
+    fully_measured,
+    override_of,
+    plan,
+    record,
+    verdict,
+    with_prediction,
+)
 
 from lrf_core.artifacts import (
-    Analysis,
-    Call,
-    Candidate,
-    Check,
-    Choice,
-    ClassChange,
-    Cost,
-    DropCalibration,
     EpochRecord,
     FinetuneRecord,
-    LayerRecord,
-    Lineage,
-    MetricChange,
-    ModelMeasures,
     Override,
-    Plan,
-    Release,
-    ReleaseSummary,
-    TriedPlan,
     Verdict,
 )
 from lrf_core.errors import ArtifactError
@@ -35,250 +26,7 @@ from lrf_core.report import write_report
 from lrf_core.report.chart import learning_curve
 from lrf_core.report.tables import (
     before_after_table,
-    checks_table,
-    curve_table,
-    inventory_table,
-    layers_table,
-    published,
 )
-
-EVIL = '<script>alert("x")</script>'
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-def lineage() -> Lineage:
-    return Lineage(inputs={"data": "d" * 64}, settings={"gate": {"note": EVIL}, "seed": 0})
-
-
-def layer(name: str, i: int) -> LayerRecord:
-    cost = Cost(params=1000 + i, macs=50_000 + i)
-    shape = (3, 3, 16, 16)
-    return LayerRecord(
-        name=name,
-        kind="Conv2D",
-        kernel_shape=shape,
-        calls=(Call(inputs=(8, 8), outputs=(8, 8)),),
-        cost=cost,
-        share=0.01,
-        methods=("tucker",),
-    )
-
-
-def analysis(count: int = 6) -> Analysis:
-    names = [f"conv{i}" for i in range(count - 1)] + [EVIL]
-    norm = LayerRecord(
-        name="norm",
-        kind="BatchNormalization",
-        kernel_shape=(),
-        calls=(),
-        cost=Cost(params=64, macs=0),
-        share=0.001,
-        reason="has no kernel",
-    )
-    return Analysis(
-        lineage=lineage(),
-        model_name=f"net {EVIL}",
-        model_digest="a" * 64,
-        input_shape=(None, 8, 8, 3),
-        output_shape=(None, 4),
-        layers=(*(layer(name, i) for i, name in enumerate(names)), norm),
-        baseline=measures(23456, 87.99),
-        shards=(tuple(names),),
-    )
-
-
-def plan(inventory: Analysis) -> Plan:
-    choices = []
-    for i, record in enumerate(inventory.eligible()):
-        candidate = Candidate(
-            layer=record.name,
-            method="tucker",
-            ranks=(8, 9 + i),
-            cost=Cost(params=400 + i, macs=20_000),
-            error=0.01,
-            similarity=0.99,
-            sensitivity=0.001,
-        )
-        choices.append(
-            Choice(layer=record.name, before=record.cost, candidate=candidate if i else None)
-        )
-    return Plan(
-        lineage=lineage(),
-        policy="knapsack",
-        model_digest="a" * 64,
-        factorized_digest="f" * 64,
-        choices=tuple(choices),
-        before=Cost(params=23456, macs=900_000),
-        after=Cost(params=12345, macs=500_000),
-        predicted_loss=0.1,
-    )
-
-
-def with_prediction(chosen: Plan) -> Plan:
-    points = (TriedPlan(loss=0.1, drop=1.1, standard_error=0.2),)
-    calibration = DropCalibration(
-        loss="error",
-        points=points,
-        samples=500,
-        measured_drop=1.2,
-        standard_error=0.2,
-        expected_drop=0.25,
-    )
-    return chosen.model_copy(update={"predicted_drop": 1.0, "calibration": calibration})
-
-
-def record(epochs: int = 3) -> FinetuneRecord:
-    curve = [
-        EpochRecord(
-            epoch=epoch,
-            loss=1.0 / (epoch + 1),
-            validation_loss=1.1 / (epoch + 1),
-            validation_accuracy=70.0 + epoch,
-        )
-        for epoch in range(epochs + 1)
-    ]
-    return FinetuneRecord(
-        lineage=lineage(),
-        before_digest="f" * 64,
-        after_digest="c" * 64,
-        samples=4500,
-        steps=321,
-        seconds=12.0,
-        best_epoch=epochs,
-        curve=tuple(curve),
-    )
-
-
-def measures(params: int, accuracy: float | None, litert_ms: float | None = 1.5) -> ModelMeasures:
-    return ModelMeasures(
-        cost=Cost(params=params, macs=40 * params),
-        weight_bytes=4 * params,
-        accuracy=accuracy,
-        samples=10_000,
-        keras_latency_ms=2.25,
-        litert_latency_ms=litert_ms,
-    )
-
-
-def verdict(passed: bool, compared: bool = True) -> Verdict:
-    drop = (0.79 if passed else 1.52) if compared else None
-    checks = (
-        Check(
-            name="accuracy_drop",
-            limit="<= 1.00 points",
-            measured=None if drop is None else f"{drop:.2f} points",
-            passed=passed,
-        ),
-        Check(
-            name="litert_same_answers",
-            limit="<= 0.001 apart",
-            measured="1e-07 apart" if passed else None,
-            passed=passed,
-            note="" if passed else f"LiteRT cannot express {EVIL}",
-        ),
-    )
-    after = measures(12345, None if drop is None else 87.99 - drop, 1.25 if passed else None)
-    return Verdict(
-        lineage=lineage(),
-        passed=passed,
-        baseline_digest="a" * 64,
-        candidate_digest="c" * 64,
-        checks=checks,
-        baseline=measures(23456, 87.99),
-        candidate=after,
-        accuracy_drop=drop,
-        drop_interval=None if drop is None else (drop - 0.3, drop + 0.3),
-        agreement=None if drop is None else 93.18,
-    )
-
-
-def fully_measured(judged: Verdict) -> Verdict:
-    """With everything that a comparison gives, and warnings."""
-    accuracy = MetricChange(
-        name="accuracy",
-        unit="points",
-        higher_is_better=True,
-        before=87.99,
-        after=87.20,
-        drop=0.79,
-        interval=(0.31, 1.27),
-        method="Tango score",
-        bootstrap_interval=(0.3, 1.3),
-        lost=312,
-        won=233,
-        mcnemar_p=0.00083,
-    )
-    loss = accuracy.model_copy(
-        update={
-            "name": f"my:loss {EVIL}",
-            "unit": "",
-            "higher_is_better": False,
-            "before": 0.41234,
-            "after": 0.45678,
-            "drop": 0.04444,
-            "interval": (0.0333, 0.0555),
-            "method": "studentized bootstrap",
-            "mcnemar_p": None,
-        }
-    )
-    classes = [
-        ClassChange(
-            label=f"class {i} {EVIL}" if i == 0 else f"class {i}",
-            samples=100 + i,
-            before=90.0,
-            after=60.0 + 5 * i,
-            drop=30.0 - 5 * i,
-            interval=(20.0 - 5 * i, 40.0 - 5 * i),
-        )
-        for i in range(12)
-    ]
-    return judged.model_copy(
-        update={
-            "metrics": (accuracy, loss),
-            "classes": tuple(classes),
-            "calibration_error": (3.25, 1.75),
-            "warnings": ("12 of 10,000 test samples (0.1%) are among the training samples",),
-            "candidate": judged.candidate.model_copy(update={"keras_latency_p95_ms": 2.75}),
-        }
-    )
-
-
-def override_of(judged: Verdict) -> Override:
-    return Override(
-        lineage=lineage(),
-        by="A. Miller",
-        reason=f"served on a GPU {EVIL}",
-        checks=tuple(check for check in judged.checks if not check.passed),
-        candidate_digest=judged.candidate_digest,
-        verdict_digest=judged.digest(),
-    )
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element must be closed, in order."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.words = ""
-        self._open: list[str] = []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open, f"</{tag}> closes nothing"
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
 
 
 def report(
@@ -394,33 +142,6 @@ def test_an_override_is_said_loudly_and_changes_no_answer(tmp_path: Path) -> Non
     assert "Overridden" not in plain_words
 
 
-def test_a_release_that_was_let_through_is_printed_in_red() -> None:
-    refused = verdict(False)
-    release = Release(
-        lineage=lineage(),
-        name="net",
-        version="v-1",
-        location="file:///x",
-        model_digest="c" * 64,
-        verdict_digest=refused.digest(),
-        files=(),
-        summary=ReleaseSummary.of(refused),
-        override=override_of(refused),
-    )
-    red = published(release)
-    assert "red" in str(red.style)
-    assert "NOT PASSED" in red.plain
-    assert "overridden by A. Miller: served on a GPU" in red.plain
-    passed = published(release.model_copy(update={"override": None}))
-    assert passed.plain == "passed: published as net v-1"
-
-
-def test_warnings_stand_below_the_checks() -> None:
-    text = " ".join(plain(checks_table(fully_measured(verdict(True))), 100).split())
-    assert "warning: 12 of 10,000 test samples" in text
-    assert "warning" not in plain(checks_table(verdict(True)), 100)
-
-
 def test_every_layer_has_its_row(tmp_path: Path) -> None:
     words = Page(report(tmp_path, verdict(True), record(), layers=60)).words
     assert all(f"conv{i}" in words for i in range(59))
@@ -464,12 +185,6 @@ def test_the_curve_lies_within_its_axes(values: list[float]) -> None:
                 assert chart.top <= dot.y <= chart.bottom
 
 
-def plain(table: Table, width: int) -> str:
-    output = io.StringIO()
-    rich.console.Console(file=output, width=width).print(table)
-    return output.getvalue()
-
-
 @pytest.mark.parametrize("compared", [True, False])
 def test_the_prediction_stands_beside_what_came_out(tmp_path: Path, compared: bool) -> None:
     inventory, judged = analysis(), verdict(True, compared)
@@ -491,53 +206,3 @@ def test_the_prediction_stands_beside_what_came_out(tmp_path: Path, compared: bo
     assert "came out" not in pages[0]
     assert line in Page(pages[1]).words
     assert ("came out" in plain(before_after_table(judged, plan(inventory)), 100)) is False
-
-
-@pytest.mark.parametrize("width", [80, 100])
-def test_tables_fit_the_line_and_keep_every_number_whole(width: int) -> None:
-    inventory, judged = analysis(), verdict(False)
-    measured = fully_measured(judged).model_copy(update={"metrics": judged.metrics})
-    predicted = with_prediction(plan(inventory))
-    texts = [
-        plain(table, width)
-        for table in (
-            inventory_table(inventory),
-            layers_table(plan(inventory), inventory),
-            curve_table(record()),
-            before_after_table(judged, predicted),
-            checks_table(judged),
-            before_after_table(measured, predicted),
-            checks_table(measured),
-        )
-    ]
-    assert all(len(line) <= width for text in texts for line in text.splitlines())
-    for text, expected in zip(
-        texts,
-        (
-            ("3x3x16x16", "50,001", "and 1 without a kernel (BatchNormalization)"),
-            ("8, 10", "1,001", "401", "as it is", "whole model", "12,345", "53%"),
-            ("71.00%", "kept"),
-            (
-                "1.90x smaller",
-                "-1.52 points",
-                "not measured",
-                "-1.82 to -1.22 points",
-                "predicted: -0.25 points (-1.00 before fine-tuning, measured -1.20)",
-            ),
-            ("NOT PASSED", "litert_same_answers", "FAIL", "not measured", "1.52 points"),
-            ("3.25%", "-1.50 points", "2.25 ms (p95 2.75)", "same class from both models: 93.18%"),
-            ("warning: 12 of",),
-        ),
-        strict=True,
-    ):
-        # A caption is folded to the width of its table.
-        assert all(words in " ".join(text.split()) for words in expected)
-
-
-def test_names_cannot_steer_the_terminal() -> None:
-    inventory = analysis()
-    first = inventory.layers[0].model_copy(update={"name": "[red]x[/red]\x1b[2J"})
-    changed = inventory.model_copy(update={"layers": (first, *inventory.layers[1:])})
-    text = plain(inventory_table(changed), 100)
-    assert "[red]x[/red]?[2J" in text
-    assert "\x1b" not in text
