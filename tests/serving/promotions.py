@@ -117,3 +117,17 @@ def raw(world: World) -> World:
     world.cluster.mode = "RawDeployment"
     world.restart()
     return world
+
+
+def shares_of_new(world: World) -> list[int]:
+    """Percent of the traffic that the new release got, each time it changed."""
+    found: list[int] = []
+    for shares in world.cluster.history:
+        share = shares.get(world.uri("new"), 0)
+        if not found or found[-1] != share:
+            found.append(share)
+    return found
+
+
+def restored(world: World, before: dict[str, Any]) -> bool:
+    return world.cluster.spec_of_user() == before and shares_of_new(world)[-1] == 0

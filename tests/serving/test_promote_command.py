@@ -146,7 +146,7 @@ def test_the_documented_role_allows_what_is_done_and_nothing_else(world: World) 
 
 
 def test_the_documented_service_is_one_that_kserve_takes() -> None:
-    from kserve_api import problems
+    from kserve_schema import problems
 
     services = [
         found
