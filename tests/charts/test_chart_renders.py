@@ -11,7 +11,7 @@ from kubernetes_validate.utils import all_versions
 from rendered_chart import (
     CHART,
     NAMED,
-    RefusedValues,
+    RefusedValuesError,
     named,
     of_kind,
     pods,
@@ -168,5 +168,5 @@ def test_settings_are_the_controllers(name: str) -> None:
 
 
 def test_rights_without_an_account_are_refused() -> None:
-    with pytest.raises(RefusedValues, match=r"set steps\.serviceAccount\.name"):
+    with pytest.raises(RefusedValuesError, match=r"set steps\.serviceAccount\.name"):
         render({"steps": {"trainJobs": True}})
