@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import kubernetes_validate
 import pytest
@@ -165,6 +166,14 @@ def test_settings_are_the_controllers(name: str) -> None:
     read = settings.ControllerSettings.model_validate(yaml.safe_load(text))
     assert read.lease.name == "lrf"
     assert read.address() == ("0.0.0.0", 8080)  # noqa: S104 - of the pod
+
+
+def test_what_the_documentation_shows_renders() -> None:
+    text = (CHART.parents[1] / "docs" / "install.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        render(yaml.safe_load(block))
 
 
 def test_rights_without_an_account_are_refused() -> None:
