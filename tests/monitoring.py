@@ -1,4 +1,4 @@
-"""Prometheus, its pushgateway and its alertmanager themselves, on loopback; skipped if not there."""
+"""Prometheus, pushgateway and alertmanager themselves, on loopback; a skip where they are not."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def push(registry: CollectorRegistry, grouping: dict[str, str]) -> None:
     sender.start()
     sender.join(_TIMEOUT_S)
     if sender.is_alive():
-        failures.append(f"the pushgateway did not answer within {_TIMEOUT_S:g} s")
+        failures = [f"the pushgateway did not answer within {_TIMEOUT_S:g} s"]
     for failure in failures:
         _logger.warning("metrics of this job are lost: %s", failure)
 
