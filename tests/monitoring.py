@@ -20,6 +20,9 @@ import yaml
 
 PATIENCE_S = 120.0
 
+# Debian's alertmanager does not start without it, wherever it is unpacked itself.
+_TEMPLATE = Path("/usr/share/prometheus/alertmanager/default.tmpl")
+
 
 def program(name: str, package: str) -> str:
     """Path of a program; without it the test is skipped."""
@@ -70,10 +73,13 @@ def pushgateway(web_config: Path | None = None) -> Iterator[str]:
 @contextmanager
 def alertmanager(folder: Path, config: dict[str, Any]) -> Iterator[str]:
     """An alertmanager with this configuration; its address."""
+    found = program("prometheus-alertmanager", "prometheus-alertmanager")
+    if not _TEMPLATE.is_file():
+        pytest.skip(f"needs {_TEMPLATE} (Debian package prometheus-alertmanager)")
     folder.mkdir(exist_ok=True)
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
     command = [
-        program("prometheus-alertmanager", "prometheus-alertmanager"),
+        found,
         f"--config.file={folder / 'alertmanager.yml'}",
         f"--storage.path={folder / 'data'}",
         "--cluster.listen-address=",
