@@ -39,7 +39,8 @@ def job(step: str, part: str | int = "") -> Iterator[None]:
 
 def _run_id() -> str:
     """Of the pipeline run; else one of this process alone, so that it overwrites nothing."""
-    given = os.environ.get(RUN_VARIABLE, "")
-    if given and _PLACEHOLDER not in given:
-        return given
+    for variable in (RUN_VARIABLE, "KFP_RUN_ID"):
+        given = os.environ.get(variable, "")
+        if given and _PLACEHOLDER not in given:
+            return given
     return f"{socket.gethostname()}-{int(time.time())}-{os.getpid()}"

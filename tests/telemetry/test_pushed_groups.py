@@ -24,7 +24,12 @@ HASH = "$2b$04$9UTijeOtM/0rdqU848Un0.21qsVWH75B..G4ZOMYNPW68jWu7I0Le"
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LRF_PUSHGATEWAY", "LRF_PUSHGATEWAY_USER", "LRF_PUSHGATEWAY_PASSWORD"):
+    for name in (
+        "LRF_PUSHGATEWAY",
+        "LRF_PUSHGATEWAY_USER",
+        "LRF_PUSHGATEWAY_PASSWORD",
+        "KFP_RUN_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LRF_RUN_ID", "run/1")  # a slash has to be escaped
 
