@@ -28,6 +28,8 @@ def busy_controller() -> CollectorRegistry:
     Histogram(
         "lrf_controller_run_duration_seconds", "As in docs/metrics.md.", registry=registry
     ).observe(60.0)
+    started = gauge("lrf_controller_run_start_timestamp_seconds", "source", "request")
+    started.labels(source, "1a2b").set(time.time() - 60)
     counter("lrf_controller_errors_total", "source", "cause").labels(source, "RegistryError").inc()
     gauge("lrf_controller_last_poll_timestamp_seconds", "source").labels(source).set(time.time())
     gauge("lrf_controller_leader").set(1)

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from controller_metrics import busy_controller
 from made_verdict import made_verdict
 from monitoring import program
@@ -59,6 +60,16 @@ def test_the_tables_have_every_metric_with_its_type_and_labels() -> None:
 
 def test_the_stand_in_for_the_controller_serves_what_its_table_says() -> None:
     assert table("Of the controller") == declared(busy_controller())
+
+
+def test_the_controller_serves_what_its_table_says() -> None:
+    """As families: one without a value yet has no labels to be seen."""
+    controller = pytest.importorskip("pipelines.controller.metrics")
+    served = {
+        (metric.name + ("_total" if metric.type == "counter" else ""), metric.type)
+        for metric in controller.Metrics(["s3://incoming"]).registry.collect()
+    }
+    assert served == {(name, kind) for name, kind, _ in table("Of the controller")}
 
 
 def test_a_job_that_did_everything_exposes_every_metric_and_no_other() -> None:
