@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lrf_core import progress
+from lrf_core import progress, telemetry
 from lrf_core.errors import LrfError, SpecError
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import Spec, make_spec
@@ -33,15 +33,16 @@ class StepLine:
 
 
 @contextmanager
-def step(stage: str, spec: str) -> Iterator[Spec]:
+def step(stage: str, spec: str, part: str | int = "") -> Iterator[Spec]:
     """Run the body of a component; yields the spec.
 
     Progress goes to standard output as lines that `read_line` understands. An LrfError becomes
-    one such line.
+    one such line. Metrics are pushed at the end; see `lrf_core.telemetry`.
 
     Args:
         stage: the component's name.
         spec: `Spec.model_dump_json()`.
+        part: of steps side by side in one run, which one.
 
     Raises:
         SystemExit: an LrfError was raised; with its exit code.
@@ -55,8 +56,8 @@ def step(stage: str, spec: str) -> Iterator[Spec]:
     logger.propagate = False
     started = time.monotonic()
     try:
-        import_tensorflow_quietly()
-        with progress.shown():
+        with progress.shown(), telemetry.job(stage, part):
+            import_tensorflow_quietly()
             yield _spec_of(spec)
         logger.info("done in %.1f s", time.monotonic() - started)
     except LrfError as error:

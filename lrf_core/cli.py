@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
-from lrf_core import progress
+from lrf_core import progress, telemetry
 from lrf_core.commands import (
     compress,
     exploring,
@@ -30,6 +32,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _as_job(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with metrics of it pushed at its end."""
+
+    @functools.wraps(command)
+    def run(**flags: object) -> None:
+        ended = None
+        with telemetry.job(command.__name__):
+            try:
+                command(**flags)
+            except typer.Exit as said_no:  # by the gate: the command has not failed
+                ended = said_no
+        if ended:
+            raise ended
+
+    return run
+
+
 for _command in (
     compress.compress,
     exploring.analyze,
@@ -43,7 +63,7 @@ for _command in (
     promote.promote,
     export.export,
 ):
-    app.command()(_command)
+    app.command()(_as_job(_command))
 app.add_typer(releases.app, name="releases")
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from lrf_core import stages
+from lrf_core import stages, telemetry
 from lrf_core.artifacts import (
     Analysis,
     DesignSpace,
@@ -80,6 +80,7 @@ def compress(spec: Spec) -> Run:
     picked = stages.pick(verdicts)
     outputs.show(tries[picked].outputs)
     shown, (candidate, _) = outcomes[picked], trained[picked]
+    telemetry.record_verdict(shown.verdict, release_name(spec, analysis))
     override = stages.override_asked(shown.verdict, spec.publish.override)
     outputs.override.unlink(missing_ok=True)  # of an earlier verdict
     if override:
@@ -87,15 +88,16 @@ def compress(spec: Spec) -> Run:
     write_results(outputs.lineage, outputs.report, analysis, space, outcomes, picked, override)
     release = None
     if shown.verdict.passed or override:
-        release = publish_by(
-            spec,
-            candidate,
-            shown.verdict,
-            analysis,
-            outputs.attachments(),
-            override,
-            spec.effective_gate(),
-        )
+        with telemetry.stage("publish"):
+            release = publish_by(
+                spec,
+                candidate,
+                shown.verdict,
+                analysis,
+                outputs.attachments(),
+                override,
+                spec.effective_gate(),
+            )
         write_whole_lineage(outputs.lineage, analysis, space, shown, override, release)
     return Run(outputs, analysis, outcomes, picked, release)
 
@@ -302,19 +304,20 @@ class _Steps:
     ) -> _Result:
         """Load the stage's result if it is done, else make and save it."""
         self._key = digest_of([self._key, stage, settings])
-        stage += self._branch
-        if self._done.get(stage) == self._key:
+        name = stage + self._branch
+        if self._done.get(name) == self._key:
             try:
                 result = load()
             except LrfError as error:
-                _logger.warning("%s: done before, but %s; running it again", stage, error)
+                _logger.warning("%s: done before, but %s; running it again", name, error)
             else:
-                _logger.info("%s: kept from the earlier run", stage)
+                _logger.info("%s: kept from the earlier run", name)
                 return result
-        self._note(stage, None)
-        result = make()
-        save(result)
-        self._note(stage, self._key)
+        self._note(name, None)
+        with telemetry.stage(stage):
+            result = make()
+            save(result)
+        self._note(name, self._key)
         return result
 
     def _note(self, stage: str, key: str | None) -> None:

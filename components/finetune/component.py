@@ -27,7 +27,8 @@ def finetune(
     import lrf_core as lrf
     from components.step import step
 
-    with step("finetune", spec) as asked:
+    part = factorized.metadata.get("digest", "")[:12]
+    with step("finetune", spec, part) as asked:
         from lrf_core.models.compiled import compiled_in
 
         teacher = lrf.load_model(baseline.path)

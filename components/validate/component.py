@@ -58,9 +58,11 @@ def validate(
 
     with step("validate", spec) as asked:
         from components.metrics import metrics_of
+        from lrf_core import telemetry
         from lrf_core.outputs import Outcome
         from lrf_core.results import write_results
         from lrf_core.stages import by_number, pick, validate_all
+        from lrf_core.workflow import release_name
 
         original = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, original, asked.seed)
@@ -80,10 +82,12 @@ def validate(
         record.save(training.path)
         judged[picked].save(verdict.path)
         lrf.Verdicts.of(judged, picked).save(verdicts.path)
+        inventory = lrf.Analysis.load(analysis.path)
+        telemetry.record_verdict(judged[picked], release_name(asked, inventory))
         write_results(
             Path(lineage.path),
             Path(report.path),
-            lrf.Analysis.load(analysis.path),
+            inventory,
             lrf.DesignSpace.load(design_space.path),
             [Outcome(*made[:2], each) for made, each in zip(tried, judged, strict=True)],
             picked,

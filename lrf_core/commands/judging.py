@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lrf_core import telemetry
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Override, Plan, Verdict
 from lrf_core.commands.asked import asked_for, exit_by, inputs_of, show, show_plans
 from lrf_core.commands.options import (
@@ -120,6 +121,7 @@ def validate(
     from lrf_core.report.tables import checks_table, plans_table
     from lrf_core.results import write_results
     from lrf_core.stages import pick, validate_all
+    from lrf_core.workflow import release_name
 
     settings = dict[str, Any](
         model=model,
@@ -145,6 +147,7 @@ def validate(
     outputs.override.unlink(missing_ok=True)  # of an earlier verdict
     outcomes = tuple(map(Outcome, plans, records, verdicts))
     analysis, space = Analysis.load(outputs.analysis), DesignSpace.load(outputs.design_space)
+    telemetry.record_verdict(verdicts[picked], release_name(asked, analysis))
     write_results(outputs.lineage, outputs.report, analysis, space, outcomes, picked)
     verdict, rows = verdicts[picked], plan_rows(outcomes, picked)
     tables = [plans_table(rows), checks_table(verdict)] if rows else [checks_table(verdict)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import keras
 
-from lrf_core import similarity
+from lrf_core import similarity, telemetry
 from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Lineage
 from lrf_core.calibration import (
     calibrated_groups,
@@ -177,6 +177,7 @@ def _cached(tasks: Sequence[_Task], cache: ScoreCache | None) -> _Scores:
         for task, candidates in zip(tasks, found, strict=True)
         if candidates is not None
     }
+    telemetry.count_cached("scores", len(scores), len(tasks) - len(scores))
     if scores:
         left = len({task.record.name for task in tasks if task.key not in scores})
         _logger.info(
@@ -219,6 +220,7 @@ def _scored(
         for index, candidates in side_by_side(score, ordered):
             task = ordered[index]
             scores[task.key] = candidates
+            telemetry.count_scored(task.address.method, len(candidates))
             unfinished[task.record.name] -= 1
             advance(int(unfinished[task.record.name] == 0))
     return scores

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lrf_core import telemetry
 from lrf_core.artifacts import Lineage
 from lrf_core.artifacts.promotion import Outcome, Promotion
 from lrf_core.cluster import connected
@@ -169,6 +170,9 @@ class _Report:
     journal: Journal
 
     def ended(self, outcome: Outcome, reason: str = "") -> Promotion:
+        # A person who rolls back has no release in mind, and is not to be alarmed by it.
+        by_hand = outcome == "rolled_back" and self.listed is None
+        telemetry.count_promotion(self.settings.service, "undone" if by_hand else outcome)
         return Promotion(
             lineage=Lineage(
                 inputs={"model": self.wanted.digest},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 
+from lrf_core import telemetry
 from lrf_core.artifacts import (
     MODEL_FILE,
     Lineage,
@@ -293,6 +294,7 @@ def _files_in(folder: Path) -> tuple[ReleaseFile, ...]:
 def _tell(written: Written) -> None:
     release = written.release
     if written.new:
+        telemetry.count_release(release.name)
         _logger.info("published %s as number %d", release.location, written.number)
     else:
         _logger.info(

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from lrf_core import telemetry
 from lrf_core.errors import LrfError, StorageError
 from lrf_core.storage.base import TEMPORARY, ObjectInfo, Store, sha256_of
 
@@ -48,7 +49,9 @@ def cached_file(store: Store, key: str) -> Path | None:
         if known:
             path = _place(known, name)
             if path.is_file() and sha256_of(path).sha256 == known:
+                telemetry.count_cached("inputs", 1, 0)
                 return path
+        telemetry.count_cached("inputs", 0, 1)
         return _fetch(store, key, name, noted)
 
 
@@ -65,7 +68,9 @@ def cached_tree(identity: str, fill: Callable[[Path], None]) -> Path:
     """
     trees = cache_folder() / "trees"
     place = trees / identity
-    if _is_sound(place):
+    sound = _is_sound(place)
+    telemetry.count_cached("inputs", int(sound), int(not sound))
+    if sound:
         return place / _CONTENT
     with _writing():
         trees.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from minio.error import S3Error
 from minio.helpers import DictType
 
+from lrf_core import telemetry
 from lrf_core.storage.refusals import MISSING
 from lrf_core.storage.transfer import SHA256, Place, put_headers, recorded
 
@@ -81,6 +82,7 @@ class ConditionalWrite:
                 # An earlier attempt may have arrived only now.
                 return self._found().writer == self.writer
             raise
+        telemetry.count_moved("up", len(self.content))
         return True
 
     def _found(self) -> Condition:

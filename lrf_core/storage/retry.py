@@ -17,6 +17,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from lrf_core import telemetry
 from lrf_core.storage.base import DamagedObjectError
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ def persistently(attempt: Callable[[], T], where: str, patience_s: float) -> T:
 
     def say(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        telemetry.count_retry(error)
         _logger.info(
             "%s: %s; try %d follows in %.1f s",
             where,

@@ -15,6 +15,7 @@ from typing import TypeVar
 from minio.commonconfig import CopySource
 from minio.helpers import check_bucket_name
 
+from lrf_core import telemetry
 from lrf_core.errors import StorageError
 from lrf_core.storage.base import (
     DamagedObjectError,
@@ -193,6 +194,7 @@ class S3Store:
                 content = response.read(decode_content=False)
                 found = hashlib.sha256(content).hexdigest()
                 check_digest(self.url(key), found, recorded(response.headers))
+                telemetry.count_moved("down", len(content))
                 return Stored(content, Condition.tag_of(response.headers))
 
         return self._asked(key, whole)

@@ -25,6 +25,7 @@ from minio.error import S3Error
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import ProtocolError
 
+from lrf_core import telemetry
 from lrf_core.storage.base import DamagedObjectError, ObjectInfo
 from lrf_core.storage.refusals import FAILURES, ChangedObjectError
 from lrf_core.storage.retry import persistently
@@ -120,6 +121,7 @@ def put_content(place: Place, content: bytes, metadata: Mapping[str, str]) -> st
     written = place.persist(
         lambda: client._put_object(place.bucket, place.name, content, dict(headers))
     )
+    telemetry.count_moved("up", len(content))
     return str(written.etag)
 
 
@@ -212,14 +214,13 @@ def _send_parts(place: Place, upload: str, path: Path, given: ObjectInfo) -> lis
 
     def send_part(number: int, content: bytes) -> Part:
         headers = put_headers(content, {})
-        return Part(
-            number,
-            place.persist(
-                lambda: place.server.client._upload_part(
-                    place.bucket, place.name, content, dict(headers), upload, number
-                )
-            ),
+        etag = place.persist(
+            lambda: place.server.client._upload_part(
+                place.bucket, place.name, content, dict(headers), upload, number
+            )
         )
+        telemetry.count_moved("up", len(content))
+        return Part(number, etag)
 
     with path.open("rb") as file, ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         try:
@@ -299,12 +300,14 @@ def _receive_rest(place: Place, file: int, first: _First) -> Iterator[int]:
 
 def _write_from(response: BaseHTTPResponse, file: int, start: int) -> int:
     """Write the answer's body to the file from `start` on; returns where it ends."""
+    begin = start
     # Not decoded: a range of compressed content is no compressed content.
     for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
         view = memoryview(chunk)
         while view:
             written = os.pwrite(file, view, start)
             view, start = view[written:], start + written
+    telemetry.count_moved("down", start - begin)
     return start
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +15,7 @@ from urllib.parse import parse_qs
 
 import prometheus_client
 import pytest
-import urllib3
-import yaml
+from monitoring import prometheus
 from promotions import World
 
 from lrf_core.serving.prometheus import Metric, QueryError
@@ -188,45 +184,14 @@ def test_a_prometheus_that_is_not_there_is_found_before_anything_is_changed(
     assert world.cluster.requests == []
 
 
-@contextmanager
-def prometheus(folder: Path, target: int) -> Iterator[str]:
-    """Prometheus itself, scraping a port five times a second; its address."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("needs the program prometheus (Debian package prometheus)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = {
+def scraping(target: int) -> dict[str, Any]:
+    """Prometheus' configuration to scrape a port five times a second."""
+    return {
         "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
         "scrape_configs": [
             {"job_name": "kserve", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
         ],
     }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    process = subprocess.Popen(
-        [
-            program,
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'tsdb'}",
-            f"--web.listen-address={address}",
-            "--log.level=error",
-        ]
-    )
-    try:
-        deadline = time.monotonic() + 60
-        with urllib3.PoolManager(retries=False) as http:
-            while True:
-                try:
-                    if http.request("GET", f"http://{address}/-/ready").status == 200:
-                        break
-                except urllib3.exceptions.HTTPError:
-                    assert time.monotonic() < deadline, "prometheus does not start"
-                time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_prometheus_itself_decides(world: World, tmp_path: Path) -> None:
@@ -252,7 +217,7 @@ def test_prometheus_itself_decides(world: World, tmp_path: Path) -> None:
         'or sum(rate(revision_app_request_count_total{revision_name="$revision"}[2s])) * 0'
     )
     try:
-        with prometheus(tmp_path, server.server_port) as url:
+        with prometheus(tmp_path, scraping(server.server_port)) as url:
             deadline = time.monotonic() + 60
             while metric(url, "up == 1").check() is None:
                 assert time.monotonic() < deadline, "prometheus does not scrape"
