@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cluster_specs import clusters
@@ -14,7 +15,7 @@ from lrf_core.spec import ClusterSpec, make_spec
 from lrf_core.spec.cluster import STAGE_NAMES, TolerationSpec
 from pipelines.compress import pipeline_for
 
-# kfp looks at the whole stack in each call: making a failure smaller would take minutes.
+# Making a failure smaller would take minutes.
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 RUN_ID = {"name": "LRF_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
 
@@ -24,7 +25,9 @@ class Compiled:
 
     def __init__(self, cluster: dict[str, Any], cached: bool = False) -> None:
         spec = make_spec({"model": "m", "data": "d", "cluster": cluster})
-        built = pipeline_for(spec.effective_cluster(), cached)
+        # kfp reads the source of the whole stack in each call: a thread's own is short.
+        with ThreadPoolExecutor(1) as thread:
+            built = thread.submit(pipeline_for, spec.effective_cluster(), cached).result()
         self.pipeline = json_format.MessageToDict(built.pipeline_spec)
         platform = json_format.MessageToDict(built.platform_spec)
         self.platform = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -184,7 +187,7 @@ def test_what_is_cached_does_not_depend_on_the_run() -> None:
 
 
 @settings(
-    max_examples=10,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
