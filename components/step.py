@@ -34,7 +34,7 @@ class StepLine:
 
 
 @contextmanager
-def step(stage: str, spec: str, content: str = "") -> Iterator[Spec]:
+def step(stage: str, spec: str, *, content: str = "") -> Iterator[Spec]:
     """Run the body of a component; yields the spec.
 
     Progress goes to standard output as lines that `read_line` understands. An LrfError becomes

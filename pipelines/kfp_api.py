@@ -54,18 +54,18 @@ class Submitted:
     found: bool = False
 
 
-def connect(host: str, namespace: str | None) -> kfp.Client:
-    """A client of the API, with the token of LRF_KFP_TOKEN if there is one.
+@contextmanager
+def connected(host: str, namespace: str | None) -> Iterator[kfp.Client]:
+    """A client of the API, with the token of LRF_KFP_TOKEN if there is one; what the API refuses
+    meanwhile is a ClusterError.
 
     Raises:
-        ClusterError: no API at the address, or it does not let us in.
+        ClusterError: no API at the address, or it refuses a request.
     """
-    token = os.environ.get(TOKEN)
-    _check_reachable(host.rstrip("/"), token)
-    with plainly():
-        return kfp.Client(
-            host=host.rstrip("/"), namespace=namespace or "kubeflow", existing_token=token
-        )
+    host, token = host.rstrip("/"), os.environ.get(TOKEN)
+    _check_reachable(host, token)
+    with _plainly(), _refusals(host):
+        yield kfp.Client(host=host, namespace=namespace or "kubeflow", existing_token=token)
 
 
 def page_of(host: str, run_id: str) -> str:
@@ -100,7 +100,7 @@ def patiently(ask: Callable[[], _Answer], where: str, poll_s: float = POLL_S) ->
 
 
 @contextmanager
-def refusals(host: str) -> Iterator[None]:
+def _refusals(host: str) -> Iterator[None]:
     """What the API refuses, as one line."""
     try:
         yield
@@ -109,7 +109,7 @@ def refusals(host: str) -> Iterator[None]:
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def _plainly() -> Iterator[None]:
     """Without what kfp.Client prints and warns of on every use."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", "This client only works with Kubeflow Pip", FutureWarning)

@@ -19,10 +19,8 @@ from pipelines.kfp_api import (
     ClusterError,
     RunError,
     Submitted,
-    connect,
+    connected,
     page_of,
-    plainly,
-    refusals,
 )
 
 __all__ = [
@@ -32,6 +30,7 @@ __all__ = [
     "RunState",
     "Submitted",
     "attach",
+    "connected",
     "follow",
     "state_of",
     "submit",
@@ -45,6 +44,7 @@ def submit(
     experiment: str,
     *,
     run_name: str | None = None,
+    pipeline_root: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Submitted:
     """Start a run; or find the one that was started for the same.
@@ -56,6 +56,7 @@ def submit(
         run_name: what the run is called. A run of this name in the experiment is returned, in
             whatever state it is, instead of a second one. Default: a name made of the spec and of
             what its inputs contain; a run of that name is returned as long as it has not ended.
+        pipeline_root: where what steps pass on is kept; default: what the spec says.
         say: called with a line about what is not as one may expect.
 
     Raises:
@@ -67,13 +68,12 @@ def submit(
             "publish.to is not set; on a cluster the folder of a step does not outlive it: set "
             "s3://bucket/prefix, or file:///dir on a volume that is mounted"
         )
-    client = connect(host, namespace)
     cluster = spec.effective_cluster()
     content = content_of(spec) if cluster.cache else Content("", "cluster.cache is false")
     if not content.digest:
         say(f"every step runs anew: {content.reason}")
     name = run_name or _name(spec, content)
-    with plainly(), refusals(host):
+    with connected(host, namespace) as client:
         group = client.create_experiment(experiment, namespace=namespace).experiment_id
         there = _find(client, group, name, ended=run_name is not None)
         if there:
@@ -84,7 +84,7 @@ def submit(
             run_name=name,
             experiment_id=group,
             namespace=namespace,
-            pipeline_root=cluster.pipeline_root,
+            pipeline_root=pipeline_root or cluster.pipeline_root,
             service_account=cluster.service_account,
         )
     return Submitted(client, run.run_id, page_of(host, run.run_id))
@@ -96,7 +96,8 @@ def attach(run_id: str, host: str, namespace: str | None = None) -> Submitted:
     Raises:
         ClusterError: no API at the address.
     """
-    return Submitted(connect(host, namespace), run_id, page_of(host, run_id), found=True)
+    with connected(host, namespace) as client:
+        return Submitted(client, run_id, page_of(host, run_id), found=True)
 
 
 def _arguments(spec: Spec, content: Content) -> dict[str, str]:

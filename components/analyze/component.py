@@ -33,7 +33,7 @@ def analyze(
     import lrf_core as lrf
     from components.step import step
 
-    with step("analyze", spec, content) as asked:
+    with step("analyze", spec, content=content) as asked:
         model = lrf.load_model(asked.model, asked.weights)
         data = lrf.open_data(asked.data, model, asked.seed)
         found = lrf.analyze(model, data, settings=asked.explore, seed=asked.seed)

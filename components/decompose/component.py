@@ -32,7 +32,7 @@ def decompose(
     import lrf_core as lrf
     from components.step import step
 
-    with step("decompose", spec, content) as asked:
+    with step("decompose", spec, content=content) as asked:
         model = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, model, asked.seed)
         chosen, network = lrf.decompose(

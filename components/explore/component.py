@@ -31,7 +31,7 @@ def explore(
     import lrf_core as lrf
     from components.step import step
 
-    with step("explore", spec, content) as asked:
+    with step("explore", spec, content=content) as asked:
         model = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, model, asked.seed)
         inventory = lrf.Analysis.load(analysis.path)

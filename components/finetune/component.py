@@ -30,7 +30,7 @@ def finetune(
     import lrf_core as lrf
     from components.step import step
 
-    with step("finetune", spec, content) as asked:
+    with step("finetune", spec, content=content) as asked:
         from lrf_core.models.compiled import compiled_in
 
         teacher = lrf.load_model(baseline.path)

@@ -32,7 +32,7 @@ def merge(
     import lrf_core as lrf
     from components.step import step
 
-    with step("merge", spec, content) as asked:
+    with step("merge", spec, content=content) as asked:
         from lrf_core.exploration.merge import merged
         from lrf_core.stages import plan_numbers
 

@@ -59,7 +59,7 @@ def validate(
     import lrf_core as lrf
     from components.step import step
 
-    with step("validate", spec, content) as asked:
+    with step("validate", spec, content=content) as asked:
         from components.metrics import metrics_of
         from lrf_core.outputs import Outcome
         from lrf_core.results import write_results

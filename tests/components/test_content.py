@@ -129,7 +129,7 @@ def test_a_step_ends_where_the_content_has_changed(
     worked = []
 
     def work() -> None:
-        with step("merge", spec.model_dump_json(), digest):
+        with step("merge", spec.model_dump_json(), content=digest):
             worked.append(True)
             open_store(inputs).put("model.keras", b"Model")
 

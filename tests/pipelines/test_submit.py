@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+from typing import Any
 
 import pytest
 from kfp_server import RUN, SPEC, Api, run_in
+from seaweed import Seaweed
 
 from lrf_core.errors import SpecError
 from lrf_core.spec import Spec, make_spec
+from lrf_core.storage import open_store
 from pipelines.submit import TOKEN, ClusterError, attach, state_of, submit
 
 
@@ -47,6 +50,33 @@ def test_what_the_spec_says_of_the_cluster_is_submitted_with_it(api: Api) -> Non
     platform = created["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
     assert len(platform["deploymentSpec"]["executors"]) == len(executors)
     assert "accesskey" in json.dumps(platform)
+
+
+def test_arguments_change_with_the_content_and_with_nothing_else(
+    api: Api, s3_settings: Seaweed
+) -> None:
+    prefix = f"s3://{s3_settings.bucket}/submitted"
+    inputs = {"model": f"{prefix}/model.keras", "data": f"{prefix}/data.npz"}
+    store = open_store(prefix)
+    store.put("data.npz", b"data")
+
+    def submitted(model: bytes, **cluster: Any) -> tuple[dict[str, str], bool]:
+        store.put("model.keras", model)
+        spec = make_spec({**inputs, "publish": {"to": prefix}, "cluster": cluster})
+        submit(spec, api.host, None, "lrf", run_name=f"run {len(api.created)}")
+        created = api.created[-1]
+        pipeline = created["pipeline_spec"]["pipeline_spec"]
+        caching = pipeline["root"]["dag"]["tasks"]["analyze"]["cachingOptions"]
+        return created["runtime_config"]["parameters"], caching == {"enableCache": True}
+
+    first, cached = submitted(b"one")
+    assert cached
+    assert len(first["content"]) == 64
+    assert submitted(b"one", stages={"finetune": {"memory": "64Gi"}}) == (first, True)
+    other, _ = submitted(b"two")
+    assert other["content"] != first["content"]
+    assert other["spec"] == first["spec"]
+    assert submitted(b"one", cache=False) == ({**first, "content": ""}, False)
 
 
 def test_submitted_again_while_it_runs_no_second_run_is_started(api: Api) -> None:
