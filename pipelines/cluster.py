@@ -37,7 +37,7 @@ def settled(task: dsl.PipelineTask, stage: StageName, cluster: ClusterSpec) -> d
             retries.count,
             backoff_duration=f"{round(retries.wait)}s",
             backoff_factor=retries.factor,
-            backoff_max_duration=f"{round(retries.longest)}s",
+            backoff_max_duration=f"{round(retries.within)}s",
         )
     return task
 

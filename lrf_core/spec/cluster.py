@@ -146,8 +146,12 @@ class RetrySpec(Section):
     count: int = Field(2, ge=0, le=10, description="0: never.")
     wait: Duration = Field(30.0, ge=1.0, le=3600.0, description="Before the first.")
     factor: float = Field(2.0, ge=1.0, le=10.0, description="Longer before each further one.")
-    longest: Duration = Field(
-        3600.0, ge=1.0, le=86400.0, description="After this time since the first nothing is tried."
+    within: Duration = Field(
+        7 * 86400.0,
+        ge=1.0,
+        le=30 * 86400.0,
+        description="Of the start of the first: later nothing is tried, and what still runs is "
+        "stopped (Argo's maxDuration; kfp's own default, an hour, is less than a long training).",
     )
 
 

@@ -156,13 +156,13 @@ def test_volumes_of_a_trainjob_are_mounted_in_its_step() -> None:
 
 
 def test_steps_are_tried_again_later_and_later() -> None:
-    compiled = Compiled({"retries": {"count": 3, "wait": "1m", "longest": "10m"}})
+    compiled = Compiled({"retries": {"count": 3, "wait": "1m", "within": "48h"}})
     for task in compiled.tasks().values():
         assert task["retryPolicy"] == {
             "maxRetryCount": 3,
             "backoffDuration": "60s",
             "backoffFactor": 2.0,
-            "backoffMaxDuration": "600s",
+            "backoffMaxDuration": "172800s",
         }
     once = Compiled({"retries": {"count": 0}})
     assert not any("retryPolicy" in task for task in once.tasks().values())
