@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cluster_specs import clusters
 from google.protobuf import json_format
 from hypothesis import HealthCheck, Phase, given, settings
 from kfp.kubernetes import kubernetes_executor_config_pb2 as pb
+from kfp_server import on_a_short_stack
 from kubernetes.utils.quantity import parse_quantity
 
 from lrf_core.spec import ClusterSpec, make_spec
@@ -25,9 +25,7 @@ class Compiled:
 
     def __init__(self, cluster: dict[str, Any], cached: bool = False) -> None:
         spec = make_spec({"model": "m", "data": "d", "cluster": cluster})
-        # kfp reads the source of the whole stack in each call: a thread's own is short.
-        with ThreadPoolExecutor(1) as thread:
-            built = thread.submit(pipeline_for, spec.effective_cluster(), cached).result()
+        built = on_a_short_stack(pipeline_for, spec.effective_cluster(), cached)
         self.pipeline = json_format.MessageToDict(built.pipeline_spec)
         platform = json_format.MessageToDict(built.platform_spec)
         self.platform = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

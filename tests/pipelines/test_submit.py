@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
-from kfp_server import RUN, SPEC, Api, run_in
+from kfp_server import RUN, SPEC, Api, on_a_short_stack, run_in
 from seaweed import Seaweed
 
 from lrf_core.errors import SpecError
 from lrf_core.spec import Spec, make_spec
 from lrf_core.storage import open_store
-from pipelines.submit import TOKEN, ClusterError, attach, state_of, submit
+from pipelines.submit import TOKEN, ClusterError, attach, state_of
+from pipelines.submit import submit as submit_there
+
+submit = partial(on_a_short_stack, submit_there)
 
 
 def test_a_run_is_created_with_the_spec_and_the_pipeline(
