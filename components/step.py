@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from components.content import check_content
 from lrf_core import progress, telemetry
 from lrf_core.errors import LrfError, SpecError
 from lrf_core.quiet import import_tensorflow_quietly
@@ -33,7 +34,7 @@ class StepLine:
 
 
 @contextmanager
-def step(stage: str, spec: str, part: str | int = "") -> Iterator[Spec]:
+def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> Iterator[Spec]:
     """Run the body of a component; yields the spec.
 
     Progress goes to standard output as lines that `read_line` understands. An LrfError becomes
@@ -43,6 +44,8 @@ def step(stage: str, spec: str, part: str | int = "") -> Iterator[Spec]:
         stage: the component's name.
         spec: `Spec.model_dump_json()`.
         part: of steps side by side in one run, which one.
+        content: `content_of(spec).digest` when the run was submitted; the inputs are compared with
+            it before the body and after it, so that no other content's results are kept under it.
 
     Raises:
         SystemExit: an LrfError was raised; with its exit code.
@@ -58,7 +61,10 @@ def step(stage: str, spec: str, part: str | int = "") -> Iterator[Spec]:
     try:
         with progress.shown(), telemetry.job(stage, part):
             import_tensorflow_quietly()
-            yield _spec_of(spec)
+            asked = _spec_of(spec)
+            check_content(asked, content)
+            yield asked
+            check_content(asked, content)
         logger.info("done in %.1f s", time.monotonic() - started)
     except LrfError as error:
         reason = " ".join(str(error).split())

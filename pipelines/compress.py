@@ -4,6 +4,7 @@ plans side by side; validate them together, and publish the smallest that passes
 from pathlib import Path
 
 from kfp import compiler, dsl
+from kfp.dsl.base_component import BaseComponent
 
 from components.analyze import analyze
 from components.decompose import decompose
@@ -12,70 +13,85 @@ from components.finetune import finetune
 from components.merge import merge
 from components.publish import publish
 from components.validate import validate
+from lrf_core.spec import ClusterSpec
+from pipelines.cluster import settled
 
 NAME = "lrf-compress"
 COMPILED = Path(__file__).with_name("compress.yaml")
 
 
-def _step(task: dsl.PipelineTask, display_name: str) -> dsl.PipelineTask:
-    # The spec names model and data by path. A cache keyed by the spec would not see new content
-    # under an old path, and would hand out results of another model.
-    return task.set_display_name(display_name).set_caching_options(False)
-
-
-@dsl.pipeline(
-    name=NAME,
-    description="Compress a trained Keras CNN, fine-tune it, judge it, and publish it if it passes",
-)
-def compress(spec: str) -> None:
-    """The whole way from a trained model to a release.
+def pipeline_for(cluster: ClusterSpec | None, cached: bool = False) -> BaseComponent:
+    """The pipeline, with what a spec says of the cluster compiled into every step.
 
     Args:
-        spec: The spec as JSON, `Spec.model_dump_json()`.
+        cluster: None for a run on one machine.
+        cached: results of earlier runs may be taken over where arguments are the same. The
+            argument `content` must then tell contents apart. A judgement is never taken over, nor
+            is publishing, which acts outside.
     """
-    analyzed = _step(analyze(spec=spec), "Analyze")
-    baseline = analyzed.outputs["baseline"]
-    analysis = analyzed.outputs["analysis"]
-    with dsl.ParallelFor(analyzed.outputs["Output"]) as shard:
-        explored = _step(
-            explore(spec=spec, shard=shard, baseline=baseline, analysis=analysis), "Explore"
-        )
-    # A step between the loops: kfp 2.17 compiles no dsl.Collected of artifacts into another loop.
-    merged = _step(
-        merge(spec=spec, analysis=analysis, shards=dsl.Collected(explored.outputs["design_space"])),
-        "Merge",
+
+    def step(task: dsl.PipelineTask, cacheable: bool = True) -> dsl.PipelineTask:
+        stage = task.component_spec.name
+        task.set_display_name(stage.capitalize()).set_caching_options(cached and cacheable)
+        return settled(task, stage, cluster) if cluster else task
+
+    @dsl.pipeline(
+        name=NAME,
+        description="Compress a trained Keras CNN, fine-tune it, judge it, and publish it if it "
+        "passes",
     )
-    known = {"analysis": analysis, "design_space": merged.outputs["design_space"]}
-    with dsl.ParallelFor(merged.outputs["Output"]) as number:
-        decomposed = _step(
-            decompose(
-                spec=spec, number=number, baseline=baseline, design_space=known["design_space"]
+    def compress(spec: str, content: str = "") -> None:
+        """The whole way from a trained model to a release.
+
+        Args:
+            spec: The spec as JSON, `Spec.model_dump_json()`.
+            content: What its inputs contain, `content_of(spec).digest`; "" where that is not known.
+        """
+        asked = {"spec": spec, "content": content}
+        analyzed = step(analyze(**asked))
+        baseline = analyzed.outputs["baseline"]
+        analysis = analyzed.outputs["analysis"]
+        with dsl.ParallelFor(analyzed.outputs["Output"]) as shard:
+            explored = step(explore(shard=shard, baseline=baseline, analysis=analysis, **asked))
+        # A step between the loops: kfp 2.17 compiles no dsl.Collected of artifacts into another
+        # loop.
+        shards = dsl.Collected(explored.outputs["design_space"])
+        merged = step(merge(analysis=analysis, shards=shards, **asked))
+        known = {"analysis": analysis, "design_space": merged.outputs["design_space"]}
+        with dsl.ParallelFor(merged.outputs["Output"]) as number:
+            space = known["design_space"]
+            decomposed = step(
+                decompose(number=number, baseline=baseline, design_space=space, **asked)
+            )
+            factorized = decomposed.outputs["factorized"]
+            trained = step(finetune(baseline=baseline, factorized=factorized, **asked))
+        judged = step(
+            validate(
+                baseline=baseline,
+                candidates=dsl.Collected(trained.outputs["candidate"]),
+                plans=dsl.Collected(decomposed.outputs["plan"]),
+                trainings=dsl.Collected(trained.outputs["training"]),
+                **known,
+                **asked,
             ),
-            "Decompose",
+            cacheable=False,
         )
-        trained = _step(
-            finetune(spec=spec, baseline=baseline, factorized=decomposed.outputs["factorized"]),
-            "Finetune",
-        )
-    judged = _step(
-        validate(
-            spec=spec,
-            baseline=baseline,
-            candidates=dsl.Collected(trained.outputs["candidate"]),
-            plans=dsl.Collected(decomposed.outputs["plan"]),
-            trainings=dsl.Collected(trained.outputs["training"]),
-            **known,
-        ),
-        "Validate",
-    )
-    with dsl.If(judged.outputs["Output"] == True, name="Passed"):  # noqa: E712 - builds a condition
-        names = ("candidate", "plan", "training", "verdict", "report", "lineage")
-        picked = {name: judged.outputs[name] for name in names}
-        run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-        _step(publish(spec=spec, run_id=run_id, **known, **picked), "Publish")
+        with dsl.If(judged.outputs["Output"] == True, name="Passed"):  # noqa: E712 - a condition
+            names = ("candidate", "plan", "training", "verdict", "report", "lineage")
+            picked = {name: judged.outputs[name] for name in names}
+            run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+            step(publish(spec=spec, run_id=run_id, **known, **picked), cacheable=False)
+
+    return compress
 
 
-def compile_pipeline(target: Path = COMPILED) -> Path:
+# The same steps without anything of a cluster: for kfp.local.
+compress = pipeline_for(None)
+
+
+def compile_pipeline(
+    target: Path = COMPILED, cluster: ClusterSpec | None = None, cached: bool = False
+) -> Path:
     """Write the pipeline as YAML for a cluster; the same input gives the same bytes."""
-    compiler.Compiler().compile(compress, str(target))
+    compiler.Compiler().compile(pipeline_for(cluster or ClusterSpec(), cached), str(target))
     return target

@@ -1,53 +1,63 @@
-"""Submit the pipeline to Kubeflow Pipelines, and follow the run to its verdict."""
+"""Submit the pipeline to Kubeflow Pipelines."""
 
 from __future__ import annotations
 
-import io
-import os
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable
 from typing import Any
 
 import kfp
-import kfp_server_api
-import urllib3
 
-from lrf_core.errors import BadInputError, LrfError, SpecError
+from components.content import Content, content_of
+from lrf_core.errors import SpecError
 from lrf_core.spec import Spec
-from pipelines.compress import compress
+from pipelines.compress import NAME, pipeline_for
+from pipelines.follow import ENDED, RunState, follow, state_of
+from pipelines.kfp_api import (
+    TOKEN,
+    ClusterError,
+    RunError,
+    Submitted,
+    connected,
+    page_of,
+)
 
-TOKEN = "LRF_KFP_TOKEN"  # noqa: S105 - the name of the variable, not its value
-POLL_S = 5.0
-
-_CONNECT_S = 10.0
-# How often in a row the API may fail to answer while a run is followed.
-_PATIENCE = 12
-_ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
-
-
-class ClusterError(BadInputError):
-    """The Kubeflow Pipelines API cannot be reached, or refuses the request."""
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A run on a cluster. `url` is its page for people."""
-
-    client: kfp.Client
-    run_id: str
-    url: str
+__all__ = [
+    "TOKEN",
+    "ClusterError",
+    "RunError",
+    "RunState",
+    "Submitted",
+    "attach",
+    "connected",
+    "follow",
+    "state_of",
+    "submit",
+]
 
 
-def submit(spec: Spec, host: str, namespace: str | None, experiment: str) -> Submitted:
-    """Start a run.
+def submit(
+    spec: Spec,
+    host: str,
+    namespace: str | None,
+    experiment: str,
+    *,
+    run_name: str | None = None,
+    pipeline_root: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Submitted:
+    """Start a run; or find the one that was started for the same.
 
     Args:
         spec: with paths as the components see them in their containers.
         host: address of the API, e.g. http://localhost:8888.
         namespace: None where the installation has only one.
+        run_name: what the run is called. A run of this name in the experiment is returned, in
+            whatever state it is, instead of a second one. Default: a name made of the spec and of
+            what its inputs contain; a run of that name is returned as long as it has not ended.
+        pipeline_root: where what steps pass on is kept; default: what the spec says.
+        say: called with a line about what is not as one may expect.
 
     Raises:
         SpecError: the spec does not say where to publish.
@@ -58,120 +68,62 @@ def submit(spec: Spec, host: str, namespace: str | None, experiment: str) -> Sub
             "publish.to is not set; on a cluster the folder of a step does not outlive it: set "
             "s3://bucket/prefix, or file:///dir on a volume that is mounted"
         )
-    host = host.rstrip("/")
-    token = os.environ.get(TOKEN)
-    _check_reachable(host, token)
-    with _plain_client():
-        client = kfp.Client(host=host, namespace=namespace or "kubeflow", existing_token=token)
-        with _refusals(host):
-            run = client.create_run_from_pipeline_func(
-                compress,
-                arguments={"spec": spec.model_dump_json()},
-                experiment_name=experiment,
-                namespace=namespace,
-            )
-    return Submitted(client, run.run_id, f"{host}/#/runs/details/{run.run_id}")
+    cluster = spec.effective_cluster()
+    content = content_of(spec) if cluster.cache else Content("", "cluster.cache is false")
+    if not content.digest:
+        say(f"every step runs anew: {content.reason}")
+    name = run_name or _name(spec, content)
+    with connected(host, namespace) as client:
+        group = client.create_experiment(experiment, namespace=namespace).experiment_id
+        there = _find(client, group, name, ended=run_name is not None)
+        if there:
+            return Submitted(client, there, page_of(host, there), found=True)
+        run = client.create_run_from_pipeline_func(
+            pipeline_for(cluster, cached=bool(content.digest)),
+            arguments=_arguments(spec, content),
+            run_name=name,
+            experiment_id=group,
+            namespace=namespace,
+            pipeline_root=pipeline_root or cluster.pipeline_root,
+            service_account=cluster.service_account,
+        )
+    return Submitted(client, run.run_id, page_of(host, run.run_id))
 
 
-def follow(submitted: Submitted, say: Callable[[str], None], poll_s: float = POLL_S) -> bool:
-    """Wait for a run to end; whether the candidate passed the gate and was published.
-
-    Args:
-        say: called with a line whenever the state of a step changes.
+def attach(run_id: str, host: str, namespace: str | None = None) -> Submitted:
+    """A run that was submitted before, to be followed.
 
     Raises:
-        ClusterError: the API stopped answering.
-        LrfError: the run failed or was canceled.
+        ClusterError: no API at the address.
     """
-    told: dict[str, str] = {}
-    while True:
-        run = _patiently(submitted, poll_s)
-        steps = _steps_of(run)
-        for name, state in steps.items():
-            if told.get(name) != state:
-                say(f"{name}: {state.lower()}")
-        told = steps
-        if run.state in _ENDED:
-            return _passed(run, steps, submitted.url)
-        time.sleep(poll_s)
+    with connected(host, namespace) as client:
+        return Submitted(client, run_id, page_of(host, run_id), found=True)
 
 
-def _passed(run: Any, steps: dict[str, str], url: str) -> bool:
-    if run.state != "SUCCEEDED":
-        failed = [name for name, state in steps.items() if state == "FAILED"]
-        where = f" in {', '.join(failed)}" if failed else ""
-        raise LrfError(f"the run {run.state.lower()}{where}; the step's log says why: {url}")
-    if not steps:
-        raise LrfError(f"the run succeeded, but the API does not list its steps; see {url}")
-    return steps.get("publish") == "SUCCEEDED"
+def _arguments(spec: Spec, content: Content) -> dict[str, str]:
+    # What steps ask of the cluster is compiled into them. In the argument it would make them run
+    # anew when a step is given more memory.
+    return {"spec": spec.model_dump_json(exclude={"cluster"}), "content": content.digest}
 
 
-def _steps_of(run: Any) -> dict[str, str]:
-    """State of each of our steps, by name; shards share one, plans too, and the worst counts."""
-    names = ("analyze", "explore", "merge", "decompose", "finetune", "validate", "publish")
-    found: dict[str, str] = {}
-    for task in (run.run_details.task_details or []) if run.run_details else []:
-        name = (task.display_name or "").lower()
-        if name in names and task.state and found.get(name) != "FAILED":
-            found[name] = task.state
-    return found
+def _name(spec: Spec, content: Content) -> str:
+    asked = f"{spec.model_dump_json()}{content.digest}"
+    return f"{NAME} {hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 
-def _patiently(submitted: Submitted, poll_s: float) -> Any:
-    failures = 0
-    while True:
-        try:
-            return submitted.client.get_run(submitted.run_id)
-        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
-            failures += 1
-            if failures == _PATIENCE:
-                raise ClusterError(
-                    f"the API stopped answering ({_reason(error)}); the run goes on: "
-                    f"{submitted.url}"
-                ) from None
-            time.sleep(poll_s)
-
-
-def _check_reachable(host: str, token: str | None) -> None:
-    """Ask for the API's health once; kfp.Client would try for half a minute, with tracebacks."""
-    if not host.startswith(("http://", "https://")):
-        raise ClusterError(f"--host {host} must start with http:// or https://")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        with urllib3.PoolManager(timeout=_CONNECT_S, retries=False) as pool:
-            answer = pool.request("GET", f"{host}/apis/v2beta1/healthz", headers=headers)
-    except urllib3.exceptions.HTTPError as error:
-        raise ClusterError(
-            f"cannot reach Kubeflow Pipelines at {host}: {_reason(error)}; check --host and that "
-            "the API is up"
-        ) from None
-    if answer.status in (301, 302, 401, 403):
-        raise ClusterError(
-            f"{host} does not let us in (HTTP {answer.status}); put a token into {TOKEN}"
-        )
-    if answer.status != 200:
-        raise ClusterError(
-            f"{host} answers HTTP {answer.status} where Kubeflow Pipelines would say that it is "
-            "healthy; check --host"
-        )
-
-
-@contextmanager
-def _refusals(host: str) -> Iterator[None]:
-    try:
-        yield
-    except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ValueError) as error:
-        raise ClusterError(f"{host} refuses the run: {_reason(error)}") from None
-
-
-@contextmanager
-def _plain_client() -> Iterator[None]:
-    """Without what kfp.Client prints and warns of on every use."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.filterwarnings("ignore", "This client only works with Kubeflow Pip", FutureWarning)
-        yield
-
-
-def _reason(error: Exception) -> str:
-    body = getattr(error, "body", None) or getattr(error, "reason", None) or error
-    return " ".join(str(body).split())[:200]
+def _find(client: kfp.Client, experiment_id: str, name: str, ended: bool) -> str | None:
+    """The id of the latest run of this name; of those that have ended only if `ended`."""
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    found: list[Any] = (
+        client.list_runs(
+            experiment_id=experiment_id,
+            filter=json.dumps({"predicates": [predicate]}),
+            sort_by="created_at desc",
+            page_size=100,
+        ).runs
+        or []
+    )
+    for run in found:
+        if run.display_name == name and (ended or run.state not in ENDED):
+            return str(run.run_id)
+    return None

@@ -13,6 +13,7 @@ def decompose(
     design_space: dsl.Input[dsl.Dataset],
     plan: dsl.Output[dsl.Artifact],
     factorized: dsl.Output[dsl.Model],
+    content: str = "",
 ) -> None:
     """Choose one candidate per layer for the goal, and build the factorized model.
 
@@ -23,13 +24,15 @@ def decompose(
         design_space: The design space of all layers.
         plan: What happens to each layer, and the predicted totals (JSON).
         factorized: The model by this plan, not yet fine-tuned: `model.keras` in a folder.
+        content: What the inputs contained when the run was submitted (a digest); "" where that
+            is not known. Results are taken over only where it is the same.
     """
     from pathlib import Path
 
     import lrf_core as lrf
     from components.step import step
 
-    with step("decompose", spec, number) as asked:
+    with step("decompose", spec, number, content=content) as asked:
         model = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, model, asked.seed)
         chosen, network = lrf.decompose(

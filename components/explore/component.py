@@ -12,6 +12,7 @@ def explore(
     baseline: dsl.Input[dsl.Model],
     analysis: dsl.Input[dsl.Artifact],
     design_space: dsl.Output[dsl.Dataset],
+    content: str = "",
 ) -> None:
     """Score every candidate (layer, method, ranks) of one shard on calibration samples.
 
@@ -24,11 +25,13 @@ def explore(
         baseline: The model that analyze fixed.
         analysis: The Analysis of it.
         design_space: The scored candidates of the shard (Parquet).
+        content: What the inputs contained when the run was submitted (a digest); "" where that
+            is not known. Results are taken over only where it is the same.
     """
     import lrf_core as lrf
     from components.step import step
 
-    with step("explore", spec, shard) as asked:
+    with step("explore", spec, shard, content=content) as asked:
         model = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, model, asked.seed)
         inventory = lrf.Analysis.load(analysis.path)

@@ -12,6 +12,7 @@ def finetune(
     factorized: dsl.Input[dsl.Model],
     candidate: dsl.Output[dsl.Model],
     training: dsl.Output[dsl.Artifact],
+    content: str = "",
 ) -> None:
     """Train the factorized model once, with the original as its teacher.
 
@@ -21,6 +22,8 @@ def finetune(
         factorized: The model that decompose built.
         candidate: The fine-tuned model: `model.keras` in a folder.
         training: The learning curve, and how the model was trained (JSON).
+        content: What the inputs contained when the run was submitted (a digest); "" where that
+            is not known. Results are taken over only where it is the same.
     """
     from pathlib import Path
 
@@ -28,7 +31,7 @@ def finetune(
     from components.step import step
 
     part = factorized.metadata.get("digest", "")[:12]
-    with step("finetune", spec, part) as asked:
+    with step("finetune", spec, part, content=content) as asked:
         from lrf_core.models.compiled import compiled_in
 
         teacher = lrf.load_model(baseline.path)

@@ -11,6 +11,7 @@ def merge(
     analysis: dsl.Input[dsl.Artifact],
     shards: dsl.Input[list[dsl.Dataset]],
     design_space: dsl.Output[dsl.Dataset],
+    content: str = "",
 ) -> list[int]:
     """Join the design spaces of all shards to one, and say which plans to decompose by.
 
@@ -22,6 +23,8 @@ def merge(
         analysis: The Analysis of the baseline.
         shards: The design space of every shard.
         design_space: The shards as one design space (Parquet).
+        content: What the inputs contained when the run was submitted (a digest); "" where that
+            is not known. Results are taken over only where it is the same.
 
     Returns:
         The plans to decompose by, numbered from 0.
@@ -29,7 +32,7 @@ def merge(
     import lrf_core as lrf
     from components.step import step
 
-    with step("merge", spec) as asked:
+    with step("merge", spec, content=content) as asked:
         from lrf_core.exploration.merge import merged
         from lrf_core.stages import plan_numbers
 

@@ -23,6 +23,7 @@ def validate(
     lineage: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
+    content: str = "",
 ) -> bool:
     """Judge all candidates against the original by the limits of the gate, on test samples.
 
@@ -47,6 +48,8 @@ def validate(
         lineage: Where each artifact of the run comes from (JSON).
         metrics: Size, accuracy and latency, of the baseline and of the candidate that was picked.
         confusion: Its confusion matrix; of more than 50 classes, the worst of them.
+        content: What the inputs contained when the run was submitted (a digest); "" where that
+            is not known. Results are taken over only where it is the same.
 
     Returns:
         Whether the candidate that was picked passed every check.
@@ -56,7 +59,7 @@ def validate(
     import lrf_core as lrf
     from components.step import step
 
-    with step("validate", spec) as asked:
+    with step("validate", spec, content=content) as asked:
         from components.metrics import metrics_of
         from lrf_core import telemetry
         from lrf_core.outputs import Outcome

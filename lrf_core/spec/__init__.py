@@ -1,5 +1,6 @@
 """What a user may ask for: one pydantic model = one YAML file = the flags of the command line."""
 
+from lrf_core.spec.cluster import ClusterSpec
 from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
 from lrf_core.spec.gate import GateSpec
@@ -10,6 +11,7 @@ from lrf_core.spec.trainjob import TrainJobSpec
 from lrf_core.spec.whole import Spec, load_spec, make_spec, read_spec
 
 __all__ = [
+    "ClusterSpec",
     "DecomposeSpec",
     "ExploreSpec",
     "FinetuneSpec",

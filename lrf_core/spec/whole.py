@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from lrf_core.errors import SpecError
+from lrf_core.spec.cluster import ClusterSpec
 from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
 from lrf_core.spec.gate import GateSpec
@@ -42,6 +44,16 @@ class Spec(Section):
     gate: GateSpec = GateSpec()
     publish: PublishSpec = PublishSpec()
     promote: PromoteSpec | None = None
+    cluster: ClusterSpec = ClusterSpec()
+
+    @model_validator(mode="after")
+    def _claims_fit(self) -> Spec:
+        try:
+            self.effective_cluster()
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"finetune.trainjob.claims beside those of cluster: {said}") from None
+        return self
 
     def effective_goal(self) -> Goal:
         """The goal, with the default of at most 1 point lost when nothing was asked for."""
@@ -73,6 +85,16 @@ class Spec(Section):
         if self.finetune.checkpoint is not None:
             return self.finetune
         return self.finetune.model_copy(update={"checkpoint": str(Path(self.out) / ".cache")})
+
+    def effective_cluster(self) -> ClusterSpec:
+        """How steps run on Kubernetes, with what a TrainJob of fine-tuning shares with its step."""
+        job = self.finetune.trainjob
+        if job is None or not job.claims:
+            return self.cluster
+        settings = self.cluster.model_dump()
+        return ClusterSpec.model_validate(
+            {**settings, "claims": {**job.claims, **settings["claims"]}}
+        )
 
     def effective_gate(self) -> GateSpec:
         """The gate, with the limits it takes over from the goal."""
@@ -155,8 +177,14 @@ def _explain(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             problems.append(f"setting '{where}' is required")
         else:
-            problems.append(f"setting '{where}': {problem['msg']}, got {problem['input']!r:.60}")
+            problems.append(f"setting '{where or 'spec'}': {problem['msg']}{_shown(problem)}")
     return "; ".join(problems)
+
+
+def _shown(problem: ErrorDetails) -> str:
+    """The value, unless a secret may have been put there by mistake."""
+    may_be_secret = isinstance(problem["input"], dict) or {"env", "secrets"} & {*problem["loc"]}
+    return "" if may_be_secret else f", got {problem['input']!r:.60}"
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from lrf_core import telemetry
 from lrf_core.errors import LrfError, StorageError
 from lrf_core.storage.base import TEMPORARY, ObjectInfo, Store, sha256_of
+from lrf_core.storage.content import listed
 
 _FOLDER = "LRF_CACHE"
 _CONTENT, _DIGESTS = "content", "digests.json"
@@ -95,13 +96,8 @@ def cached_prefix(store: Store, prefix: str) -> Path | None:
     keys = sorted(store.list(prefix))
     if not keys:
         return None
+    listing = listed(store, keys)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        infos = list(pool.map(store.stat, keys))
-        listing = [
-            (key, info.sha256 or info.tag, info.size)
-            for key, info in zip(keys, infos, strict=True)
-            if info is not None
-        ]
         text = json.dumps([store.url(), prefix, listing])
 
         def fill(folder: Path) -> None:

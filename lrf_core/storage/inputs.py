@@ -30,7 +30,7 @@ def file_at(source: str) -> Path | None:
     if not is_remote(source):
         path = _path(source)
         return path if path is not None and path.is_file() else None
-    store, key = _addressed(source)
+    store, key = addressed(source)
     return cached_file(store, key.rstrip("/")) if key and not key.endswith("/") else None
 
 
@@ -46,7 +46,7 @@ def folder_at(source: str) -> Path | None:
     if not is_remote(source):
         path = _path(source)
         return path if path is not None and path.is_dir() else None
-    store, key = _addressed(source)
+    store, key = addressed(source)
     return cached_prefix(store, f"{key.rstrip('/')}/" if key.rstrip("/") else "")
 
 
@@ -58,8 +58,12 @@ def _path(source: str) -> Path | None:
     return Path(source)
 
 
-def _addressed(source: str) -> tuple[Store, str]:
-    """The bucket as a store, and the key in it."""
+def addressed(source: str) -> tuple[Store, str]:
+    """The bucket of an `s3://` or `minio://` source as a store, and the key in it.
+
+    Raises:
+        StorageError: a URI that names no bucket, or S3 settings that are missing or unusable.
+    """
     scheme, _, rest = source.partition("://")
     bucket, _, key = rest.partition("/")
     if not bucket:

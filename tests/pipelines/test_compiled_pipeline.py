@@ -60,7 +60,17 @@ def test_publish_depends_on_the_verdict(tasks: dict[str, dict[str, object]]) -> 
     assert "validate-Output'] ==" in str(conditions[0])
 
 
-def test_no_step_is_cached(tasks: dict[str, dict[str, object]]) -> None:
+def test_a_spec_can_be_compiled_in(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("model: m\ndata: d\ncluster: {image: lrf@sha256:0a}\n")
+    command = [sys.executable, "-m", "pipelines", "compile", "lrf.yaml", "--spec", "spec.yaml"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    text = (tmp_path / "lrf.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"image: (\S+)", text) == ["lrf@sha256:0a"] * len(STAGES)
+
+
+def test_no_step_is_cached_where_the_content_may_not_be_known(
+    tasks: dict[str, dict[str, object]],
+) -> None:
     assert all(tasks[stage]["cachingOptions"] == {} for stage in STAGES)
 
 

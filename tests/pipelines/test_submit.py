@@ -1,86 +1,23 @@
-"""Submitting, to a server that speaks as much of the Kubeflow Pipelines API as is used."""
+"""Submitting: what the API is given, and that no run is started twice."""
 
 from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from typing import Any
 
 import pytest
+from kfp_server import RUN, SPEC, Api, on_a_short_stack, run_in
+from seaweed import Seaweed
 
-from lrf_core.errors import LrfError, SpecError
-from lrf_core.spec import Spec
-from pipelines.submit import TOKEN, ClusterError, follow, submit
+from lrf_core.errors import SpecError
+from lrf_core.spec import Spec, make_spec
+from lrf_core.storage import open_store
+from pipelines.submit import TOKEN, ClusterError, attach, state_of
+from pipelines.submit import submit as submit_there
 
-SPEC = Spec.model_validate(
-    {"model": "/data/m.keras", "data": "/data/d.npz", "publish": {"to": "s3://bucket/models"}}
-)
-RUN = "0b7c"
-
-
-@dataclass
-class Api:
-    """What the server was asked, and what it is to answer."""
-
-    host: str = ""
-    status: int = 200
-    states: list[dict[str, Any]] = field(default_factory=list)
-    created: list[dict[str, Any]] = field(default_factory=list)
-    tokens: set[str | None] = field(default_factory=set)
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    state = Api()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.tokens.add(self.headers.get("Authorization"))
-            if self.path.endswith("/healthz"):
-                self.answer({"multi_user": False})
-            elif "/experiments" in self.path:
-                self.answer({"experiments": [{"experiment_id": "e1", "display_name": "lrf"}]})
-            else:
-                self.answer(state.states.pop(0) if len(state.states) > 1 else state.states[0])
-
-        def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            state.created.append(json.loads(content))
-            self.answer({"run_id": RUN})
-
-        def answer(self, content: dict[str, Any]) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(state.status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.host = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield state
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def run_in(state: str, **tasks: str) -> dict[str, Any]:
-    details = [{"display_name": name, "state": each} for name, each in tasks.items()]
-    return {"run_id": RUN, "state": state, "run_details": {"task_details": details}}
-
-
-@pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(TOKEN, raising=False)
+submit = partial(on_a_short_stack, submit_there)
 
 
 def test_a_run_is_created_with_the_spec_and_the_pipeline(
@@ -89,8 +26,10 @@ def test_a_run_is_created_with_the_spec_and_the_pipeline(
     monkeypatch.setenv(TOKEN, "the-token")
     submitted = submit(SPEC, api.host + "/", None, "lrf")
     [created] = api.created
-    assert created["runtime_config"]["parameters"] == {"spec": SPEC.model_dump_json()}
-    assert created["pipeline_spec"]["pipelineInfo"]["name"] == "lrf-compress"
+    parameters = created["runtime_config"]["parameters"]
+    assert make_spec(json.loads(parameters["spec"])) == SPEC
+    assert parameters["content"] == ""
+    assert created["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "lrf-compress"
     assert created["experiment_id"] == "e1"
     assert api.tokens == {"Bearer the-token"}
     assert "the-token" not in json.dumps(created)
@@ -98,40 +37,89 @@ def test_a_run_is_created_with_the_spec_and_the_pipeline(
     assert capsys.readouterr().out == ""
 
 
-def test_a_run_that_published_has_passed(api: Api) -> None:
-    api.states = [
-        run_in("RUNNING", analyze="RUNNING"),
-        run_in("RUNNING", analyze="SUCCEEDED", explore="RUNNING"),
-        run_in("SUCCEEDED", analyze="SUCCEEDED", explore="SUCCEEDED", publish="SUCCEEDED"),
-    ]
-    said: list[str] = []
-    assert follow(submit(SPEC, api.host, None, "lrf"), said.append, poll_s=0.01)
-    assert said == [
-        "analyze: running",
-        "analyze: succeeded",
-        "explore: running",
-        "explore: succeeded",
-        "publish: succeeded",
-    ]
+def test_what_the_spec_says_of_the_cluster_is_submitted_with_it(api: Api) -> None:
+    cluster = {
+        "image": "registry.example/lrf:1",
+        "service_account": "compressor",
+        "pipeline_root": "s3://pipelines/lrf",
+        "secrets": {"AWS_ACCESS_KEY_ID": "minio/accesskey"},
+    }
+    submit(make_spec({**SPEC.model_dump(), "cluster": cluster}), api.host, None, "lrf")
+    [created] = api.created
+    assert created["service_account"] == "compressor"
+    assert created["runtime_config"]["pipeline_root"] == "s3://pipelines/lrf"
+    assert "cluster" not in json.loads(created["runtime_config"]["parameters"]["spec"])
+    executors = created["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    assert {each["container"]["image"] for each in executors.values()} == {cluster["image"]}
+    platform = created["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+    assert len(platform["deploymentSpec"]["executors"]) == len(executors)
+    assert "accesskey" in json.dumps(platform)
 
 
-@pytest.mark.parametrize("publish", [{}, {"publish": "SKIPPED"}])
-def test_a_run_that_did_not_publish_has_not(api: Api, publish: dict[str, str]) -> None:
-    api.states = [run_in("SUCCEEDED", validate="SUCCEEDED", **publish)]
-    assert not follow(submit(SPEC, api.host, None, "lrf"), lambda line: None, poll_s=0.01)
+def test_arguments_change_with_the_content_and_with_nothing_else(
+    api: Api, s3_settings: Seaweed
+) -> None:
+    prefix = f"s3://{s3_settings.bucket}/submitted"
+    inputs = {"model": f"{prefix}/model.keras", "data": f"{prefix}/data.npz"}
+    store = open_store(prefix)
+    store.put("data.npz", b"data")
+
+    def submitted(model: bytes, **cluster: Any) -> tuple[dict[str, str], bool]:
+        store.put("model.keras", model)
+        spec = make_spec({**inputs, "publish": {"to": prefix}, "cluster": cluster})
+        submit(spec, api.host, None, "lrf", run_name=f"run {len(api.created)}")
+        created = api.created[-1]
+        pipeline = created["pipeline_spec"]["pipeline_spec"]
+        caching = pipeline["root"]["dag"]["tasks"]["analyze"]["cachingOptions"]
+        return created["runtime_config"]["parameters"], caching == {"enableCache": True}
+
+    first, cached = submitted(b"one")
+    assert cached
+    assert len(first["content"]) == 64
+    assert submitted(b"one", stages={"finetune": {"memory": "64Gi"}}) == (first, True)
+    other, _ = submitted(b"two")
+    assert other["content"] != first["content"]
+    assert other["spec"] == first["spec"]
+    assert submitted(b"one", cache=False) == ({**first, "content": ""}, False)
 
 
-def test_a_run_that_failed_names_the_step(api: Api) -> None:
-    api.states = [run_in("FAILED", analyze="SUCCEEDED", explore="FAILED")]
-    with pytest.raises(LrfError, match=r"failed in explore; .*/runs/details/0b7c") as raised:
-        follow(submit(SPEC, api.host, None, "lrf"), lambda line: None, poll_s=0.01)
-    assert raised.value.exit_code == 1
+def test_submitted_again_while_it_runs_no_second_run_is_started(api: Api) -> None:
+    api.states = [run_in("RUNNING", analyze="RUNNING")]
+    first = submit(SPEC, api.host, None, "lrf")
+    again = submit(SPEC, api.host, None, "lrf")
+    assert (first.found, again.found) == (False, True)
+    assert again.run_id == first.run_id
+    assert len(api.created) == 1
 
 
-def test_a_success_without_steps_is_no_pass(api: Api) -> None:
-    api.states = [{"run_id": RUN, "state": "SUCCEEDED"}]
-    with pytest.raises(LrfError, match="does not list its steps"):
-        follow(submit(SPEC, api.host, None, "lrf"), lambda line: None, poll_s=0.01)
+def test_once_it_has_ended_the_same_may_be_submitted_anew(api: Api) -> None:
+    submit(SPEC, api.host, None, "lrf")
+    api.states = [run_in("FAILED")]
+    assert submit(SPEC, api.host, None, "lrf").run_id == f"{RUN}-2"
+
+
+def test_of_runs_with_a_given_name_there_is_only_one(api: Api) -> None:
+    submit(SPEC, api.host, None, "lrf", run_name="digits-7a2f")
+    for state in ("RUNNING", "SUCCEEDED", "FAILED"):
+        api.states = [run_in(state)]
+        again = submit(SPEC, api.host, None, "lrf", run_name="digits-7a2f")
+        assert (again.run_id, again.found) == (RUN, True)
+    assert submit(SPEC, api.host, None, "lrf", run_name="digits-81c0").run_id == f"{RUN}-2"
+
+
+def test_another_spec_is_another_run(api: Api) -> None:
+    other = Spec.model_validate({**SPEC.model_dump(), "seed": 1})
+    submit(SPEC, api.host, None, "lrf")
+    submit(other, api.host, None, "lrf")
+    assert len({created["display_name"] for created in api.created}) == 2
+
+
+def test_a_run_is_found_by_its_id(api: Api) -> None:
+    api.states = [run_in("RUNNING", analyze="RUNNING")]
+    submit(SPEC, api.host, None, "lrf")
+    assert state_of(attach(RUN, api.host)).phase == "running"
+    with pytest.raises(ClusterError, match=r"does not show the run .*no such run"):
+        state_of(attach("another", api.host))
 
 
 def test_a_host_that_is_down_is_bad_input() -> None:
