@@ -41,13 +41,23 @@ class Submitted:
     url: str
 
 
-def submit(spec: Spec, host: str, namespace: str | None, experiment: str) -> Submitted:
+def submit(
+    spec: Spec,
+    host: str,
+    namespace: str | None,
+    experiment: str,
+    *,
+    run_name: str | None = None,
+    pipeline_root: str | None = None,
+) -> Submitted:
     """Start a run.
 
     Args:
         spec: with paths as the components see them in their containers.
         host: address of the API, e.g. http://localhost:8888.
         namespace: None where the installation has only one.
+        run_name: None for the pipeline's name and the time.
+        pipeline_root: where what the steps pass on is kept; None for the installation's default.
 
     Raises:
         SpecError: the spec does not say where to publish.
@@ -59,18 +69,30 @@ def submit(spec: Spec, host: str, namespace: str | None, experiment: str) -> Sub
             "s3://bucket/prefix, or file:///dir on a volume that is mounted"
         )
     host = host.rstrip("/")
+    with connected(host, namespace) as client:
+        run = client.create_run_from_pipeline_func(
+            compress,
+            arguments={"spec": spec.model_dump_json()},
+            run_name=run_name,
+            experiment_name=experiment,
+            namespace=namespace,
+            pipeline_root=pipeline_root,
+        )
+    return Submitted(client, run.run_id, f"{host}/#/runs/details/{run.run_id}")
+
+
+@contextmanager
+def connected(host: str, namespace: str | None) -> Iterator[kfp.Client]:
+    """A client of the API; what the API refuses meanwhile is a ClusterError.
+
+    Raises:
+        ClusterError: no API at the address, or it refuses a request.
+    """
+    host = host.rstrip("/")
     token = os.environ.get(TOKEN)
     _check_reachable(host, token)
-    with _plain_client():
-        client = kfp.Client(host=host, namespace=namespace or "kubeflow", existing_token=token)
-        with _refusals(host):
-            run = client.create_run_from_pipeline_func(
-                compress,
-                arguments={"spec": spec.model_dump_json()},
-                experiment_name=experiment,
-                namespace=namespace,
-            )
-    return Submitted(client, run.run_id, f"{host}/#/runs/details/{run.run_id}")
+    with _plain_client(), _refusals(host):
+        yield kfp.Client(host=host, namespace=namespace or "kubeflow", existing_token=token)
 
 
 def follow(submitted: Submitted, say: Callable[[str], None], poll_s: float = POLL_S) -> bool:
