@@ -163,8 +163,9 @@ class LeaseElection:
         acquired = now
         if same and known.acquire_time:
             acquired = known.acquire_time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        # As client-go: no holder where there is none; the API takes no empty one.
         return {
-            "holderIdentity": holder,
+            **({"holderIdentity": holder} if holder else {}),
             "leaseDurationSeconds": max(round(duration_s or self.duration_s), 1),
             "acquireTime": acquired,
             "renewTime": now,
