@@ -24,9 +24,7 @@ def judged(*, passed: bool) -> Verdict:
         passed=passed,
         baseline_digest="b" * 64,
         candidate_digest="c" * 64,
-        checks=(
-            Check(name="accuracy_drop", limit="<= 1 point", measured=measured, passed=passed),
-        ),
+        checks=(Check(name="accuracy_drop", limit="<= 1 point", measured=measured, passed=passed),),
         baseline=before,
         candidate=after,
     )

@@ -1,4 +1,4 @@
-"""Two controllers without a Lease that crash, hang and overtake each other between any two steps."""
+"""Two controllers without a Lease that crash and overtake each other between any two steps."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ def api() -> Iterator[LeaseApi]:
 
 
 def candidate(api: LeaseApi, name: str, clock: Clock, duration_s: float = 15.0) -> LeaseElection:
-    return LeaseElection(
-        api.client(), "team", "lrf-controller", name, duration_s, monotonic=clock
-    )
+    return LeaseElection(api.client(), "team", "lrf-controller", name, duration_s, monotonic=clock)
 
 
 def test_the_first_creates_it_and_keeps_it_by_renewing(api: LeaseApi) -> None:

@@ -63,9 +63,7 @@ def test_a_clock_that_was_set_back_makes_nothing_wait_for_ever() -> None:
     assert transitions.to_start([waiting], LIMITS, NOW) == [waiting]
 
 
-@given(
-    backoff=st.floats(0.001, 1e6), attempts=st.integers(0, 10_000), chance=st.floats(0, 1)
-)
+@given(backoff=st.floats(0.001, 1e6), attempts=st.integers(0, 10_000), chance=st.floats(0, 1))
 def test_no_wait_is_longer_than_the_longest(backoff: float, attempts: int, chance: float) -> None:
     limits = Limits(1, 3, backoff)
     assert 0 < limits.wait_s(attempts, chance) <= limits.longest_wait_s()
