@@ -35,9 +35,10 @@ class Journal:
         self.metrics.runs_started.labels(request.source).inc()
         logger.info("%s runs as %s (attempt %d)", request, request.run_id, request.attempts)
 
-    def not_started(self, request: Request) -> None:
-        """A run could not be started."""
-        logger.warning("%s could not be started: %s", request, request.reason)
+    def not_started(self, request: Request, error: LrfError) -> None:
+        """A run could not be started, and its request waits again."""
+        self.metrics.errors.labels(request.source, type(error).__name__).inc()
+        logger.warning("%s could not be started: %s", request, error)
 
     def ended(self, before: Request, after: Request, end: Ended) -> None:
         """A run has ended, and what its request became."""

@@ -44,6 +44,7 @@ class Ledger:
     def requests(self) -> dict[str, Held]:
         """All requests that can be read, by address; what is damaged is in `damaged`."""
         found: dict[str, Held] = {}
+        self._forget_damage(_REQUESTS)
         for key in sorted(self.store.list(f"{_REQUESTS}/")):
             address = key.rpartition("/")[2].removesuffix(".json")
             held = self._final.get(address) or self._read(key)
@@ -71,6 +72,7 @@ class Ledger:
     def notes(self) -> dict[str, Note]:
         """All notes that can be read, by the digest of source and reference."""
         found: dict[str, Note] = {}
+        self._forget_damage(_ORIGINS)
         for key in sorted(self.store.list(f"{_ORIGINS}/")):
             digest = key.rpartition("/")[2].removesuffix(".json")
             note = self._notes.get(digest) or self._read_note(key)
@@ -104,7 +106,6 @@ class Ledger:
         except ArtifactError as error:
             self.damaged[key] = str(error)
             return None
-        self.damaged.pop(key, None)
         return held
 
     def _read_note(self, key: str) -> Note | None:
@@ -117,8 +118,11 @@ class Ledger:
             # Looked at anew, the model is found to be the same one, and the note is written again.
             self.damaged[key] = str(error)
             return None
-        self.damaged.pop(key, None)
         return note
+
+    def _forget_damage(self, kind: str) -> None:
+        for key in [key for key in self.damaged if key.startswith(f"{kind}/")]:
+            del self.damaged[key]
 
 
 def note_digest(source: str, reference: str) -> str:

@@ -121,13 +121,11 @@ class Reconciler:
         except _HOPELESS as error:
             return self._finish(held, Ended("bad_input", str(error)))
         except LrfError as error:
-            with self.journal.surviving(request.source, f"starting {request.address[:12]}"):
-                raise
             after = transitions.returned(
                 request, str(error), self.limits, self.now(), self.chance()
             )
             if self._swap(held, after):
-                self.journal.not_started(after)
+                self.journal.not_started(after, error)
             return after
         after = transitions.started(request, run_id)
         if self._swap(held, after):

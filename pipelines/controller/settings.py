@@ -103,12 +103,27 @@ def load_settings(path: Path) -> ControllerSettings:
         settings = ControllerSettings.model_validate(content)
     except ValidationError as error:
         raise SpecError(f"{path}: {_explained(error)}") from None
+    _refuse_credentials(settings, path)
     # Seen now, not at the first request: a wrong address is a mistake in this file.
     open_store(settings.state)
     uris = [source.uri for source in settings.sources]
     if len(set(uris)) < len(uris):
         raise SpecError(f"{path}: a source is listed twice; list each once")
     return settings
+
+
+def _refuse_credentials(settings: ControllerSettings, path: Path) -> None:
+    """Before an address is shown anywhere: it may carry a password by mistake."""
+    addresses = {"state": settings.state}
+    addresses |= {f"sources.{i}.uri": each.uri for i, each in enumerate(settings.sources)}
+    if settings.pipelines:
+        addresses["pipelines.host"] = settings.pipelines.host
+    for name, address in addresses.items():
+        if "@" in address.partition("://")[2].partition("/")[0]:
+            raise SpecError(
+                f"{path}: the address in '{name}' holds a user name or a password; give "
+                "credentials in the environment"
+            )
 
 
 def load_specs(folder: Path) -> dict[str, dict[str, Any]]:
