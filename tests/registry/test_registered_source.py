@@ -69,7 +69,7 @@ def test_a_version_in_mlflow(mlflow_case: RegistryCase, engine: OneTurn, tmp_pat
     # Others of their kind: without the tag, and one whose files nobody can read from here.
     client.create_model_version("Digits of 2026", model, await_creation_for=0)
     proxied = client.create_model_version(
-        "Digits of 2026", "mlflow-artifacts:/1/model", tags=tags, await_creation_for=0
+        "Digits of 2026", "gs://bucket/model.keras", tags=tags, await_creation_for=0
     ).version
     loop = loop_of(mlflow_case, engine, tmp_path)
     for _ in range(3):
