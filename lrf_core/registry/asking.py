@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 from lrf_core.registry import open_registry
 from lrf_core.registry.base import RegistryError
@@ -38,10 +39,19 @@ class AskingVersion:
 
 
 class AskingRegistry(Protocol):
-    """Every method raises RegistryError as those of `Registry` do."""
+    """Every method raises RegistryError as those of `Registry` do.
+
+    Attributes:
+        fetched: how addresses begin that only the registry itself can read.
+    """
+
+    fetched: ClassVar[tuple[str, ...]]
 
     def asking(self) -> list[AskingVersion]:
         """The versions that ask for compression and are not done."""
+
+    def fetch(self, model: str, folder: Path) -> None:
+        """Write what is at an address that begins with one of `fetched` into a folder."""
 
     def tell(self, version: str, facts: Mapping[str, str | float]) -> None:
         """Write properties into a version, and leave those of others alone.

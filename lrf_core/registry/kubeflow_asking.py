@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 from model_registry.types import ModelArtifact, ModelVersion
 from mr_openapi.exceptions import NotFoundException
 
 from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, AskingVersion
+from lrf_core.registry.base import RegistryError
 from lrf_core.registry.kubeflow import KubeflowRegistry
 from lrf_core.registry.kubeflow_client import Client
 
@@ -19,6 +22,7 @@ _PAGE = 100
 class KubeflowAsking:
     """See `AskingRegistry` for what each method promises. Ids are `<model>/<version>/<id>`."""
 
+    fetched: ClassVar[tuple[str, ...]] = ()
     registry: KubeflowRegistry
 
     def asking(self) -> list[AskingVersion]:
@@ -27,6 +31,9 @@ class KubeflowAsking:
             return [await _asking(client, version) for version in asking]
 
         return self.registry.call(work)
+
+    def fetch(self, model: str, folder: Path) -> None:
+        raise RegistryError(f"{model:.200} is nothing that the model registry itself can read")
 
     def tell(self, version: str, facts: Mapping[str, str | float]) -> None:
         async def work(client: Client) -> None:

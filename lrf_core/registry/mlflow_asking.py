@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
+from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -13,20 +16,28 @@ from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, AskingV
 from lrf_core.registry.mlflow import MlflowRegistry
 
 _PAGE = 200
-# An address in another scheme, to be asked for where the model's files really are.
-_INDIRECT = ("models:/", "runs:/")
+_OF_RUN, _OF_MODEL = "runs:/", "models:/"
 
 
 @dataclass(frozen=True)
 class MlflowAsking:
     """See `AskingRegistry` for what each method promises. Ids are `<model>/<version>`."""
 
+    # Of servers that keep artifacts for their clients.
+    fetched: ClassVar[tuple[str, ...]] = ("mlflow-artifacts:",)
     registry: MlflowRegistry
 
     def asking(self) -> list[AskingVersion]:
         with self.registry.connection.explained() as client:
             asking = [version for version in _versions(client) if _asks(version)]
             return [_asking(client, version) for version in asking]
+
+    def fetch(self, model: str, folder: Path) -> None:
+        connection = self.registry.connection
+        with connection.explained():
+            download_artifacts(
+                artifact_uri=model, dst_path=str(folder), tracking_uri=connection.address
+            )
 
     def tell(self, version: str, facts: Mapping[str, str | float]) -> None:
         name, _, number = version.rpartition("/")
@@ -71,7 +82,15 @@ def _asking(client: MlflowClient, version: ModelVersion) -> AskingVersion:
 
 
 def _model_uri(client: MlflowClient, version: ModelVersion) -> str:
-    source = version.source or ""
-    if source.startswith(_INDIRECT):
-        return str(client.get_model_version_download_uri(version.name, version.version))
-    return source
+    """Where the files really are."""
+    source = str(version.source or "")
+    if source.startswith(_OF_MODEL):
+        source = str(client.get_model_version_download_uri(version.name, version.version))
+    if source.startswith(_OF_RUN):
+        run, _, path = source.removeprefix(_OF_RUN).partition("/")
+        try:
+            return f"{client.get_run(run).info.artifact_uri}/{path}"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    return source  # of a run that was removed: nothing can be read there

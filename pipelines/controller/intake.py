@@ -7,20 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from lrf_core.artifacts.record import digest_of
 from lrf_core.errors import SpecError
 from lrf_core.releases import release_name
-from lrf_core.storage import MissingObjectError, Store, open_store, sha256_of
+from lrf_core.storage import sha256_of
 from pipelines.controller.journal import Journal
 from pipelines.controller.ledger import Held, Ledger, note_digest
+from pipelines.controller.located import Located, UnusableAskError, located
 from pipelines.controller.request import Note, Request, address_of
-from pipelines.controller.sources.base import SUFFIXES, Asked, is_model
-
-
-class UnusableAskError(Exception):
-    """A model asks for what cannot be done; the message says why."""
+from pipelines.controller.sources.base import Asked, Source
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Intake:
     journal: Journal
 
     def take(
-        self, source: str, asked: Asked, notes: dict[str, Note], requests: dict[str, Held]
+        self, source: Source, asked: Asked, notes: dict[str, Note], requests: dict[str, Held]
     ) -> None:
         """Make a request of a model that asks, unless that was done for this content.
 
@@ -44,26 +39,24 @@ class Intake:
             notes, requests: as they are known; what is new is added to them.
 
         Raises:
-            StorageError: the model or the state store cannot be read or written; ask again later.
+            LrfError: the model or the state store cannot be read or written; ask again later.
         """
-        digest = note_digest(source, asked.reference)
+        digest = note_digest(source.uri, asked.reference)
         known = notes.get(digest)
+        fingerprint = ""
         try:
-            store, key, fingerprint = _located(asked)
-        except UnusableAskError as error:
-            self._refuse(source, asked, "", str(error), notes)
-            return
-        same = known is not None and known.fingerprint == fingerprint
-        if same and known and known.address and self._is_there(known.address, requests):
-            return
-        try:
+            found = located(source, asked)
+            fingerprint = found.fingerprint
+            same = known is not None and known.fingerprint == fingerprint
+            if same and known and known.address and self._is_there(known.address, requests):
+                return
             settings = self._settings_for(asked)
-            address = self._request(source, asked, settings, store, key, requests)
+            address = self._request(source.uri, asked, settings, found, requests)
         except UnusableAskError as error:
-            self._refuse(source, asked, fingerprint, str(error), notes)
+            self._refuse(source.uri, asked, fingerprint, str(error), notes)
             return
         note = Note(
-            source=source, reference=asked.reference, fingerprint=fingerprint, address=address
+            source=source.uri, reference=asked.reference, fingerprint=fingerprint, address=address
         )
         self.ledger.put_note(note)
         notes[digest] = note
@@ -91,24 +84,18 @@ class Intake:
         source: str,
         asked: Asked,
         settings: dict[str, Any],
-        store: Store,
-        key: str,
+        found: Located,
         requests: dict[str, Held],
     ) -> str:
         """Write the request unless it is there; returns its address."""
-        suffix = next(suffix for suffix in SUFFIXES if key.endswith(suffix))
         with tempfile.TemporaryDirectory(prefix="lrf-intake-") as scratch:
-            file = Path(scratch) / f"model{suffix}"
-            try:
-                store.get_file(key, file)
-            except MissingObjectError as error:
-                raise UnusableAskError(str(error)) from None
+            file = found.fetch(Path(scratch))
             model = sha256_of(file).sha256 or ""
             address = address_of(model, settings)
             if self._is_there(address, requests):
                 return address
             # The model before the request: who sees the request can run it.
-            kept = self.ledger.keep_model(address, suffix, file, model)
+            kept = self.ledger.keep_model(address, file.suffix, file, model)
         now = datetime.now(UTC)
         request = Request(
             address=address,
@@ -140,42 +127,3 @@ class Intake:
         )
         self.ledger.put_note(note)
         notes[digest] = note
-
-
-def _located(asked: Asked) -> tuple[Store, str, str]:
-    """The store and key of a model, and a fingerprint of what is asked for."""
-    if asked.problem:
-        raise UnusableAskError(asked.problem)
-    store, key = _model_at(asked.model)
-    info = store.stat(key)
-    if info is None:
-        raise UnusableAskError(
-            f"nothing at {asked.model}; upload the model, or correct its address"
-        )
-    content = info.tag or info.sha256
-    fingerprint = digest_of([store.url(key), content, info.size, asked.spec, asked.name])
-    return store, key, fingerprint
-
-
-def _model_at(address: str) -> tuple[Store, str]:
-    """The store and key of a model file, or of the only one in a folder."""
-    parts = urlsplit(address)
-    if parts.scheme in ("s3", "minio") and parts.netloc and "@" not in parts.netloc:
-        store, key = open_store(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/")
-    elif parts.scheme == "file" and not parts.netloc:
-        folder, _, key = unquote(parts.path).rstrip("/").rpartition("/")
-        store = open_store(folder or "/")
-    else:
-        raise UnusableAskError(
-            f"the model's address {address.split('@')[-1]!r:.200} cannot be read; register one in "
-            "s3://bucket/key, or name the file in the property lrf.model"
-        )
-    if is_model(key):
-        return store, key
-    inside = [each for each in store.list(f"{key}/" if key else "") if is_model(each)]
-    if len(inside) != 1:
-        raise UnusableAskError(
-            f"{address} holds {len(inside)} model files where one is needed; name a .keras or .h5 "
-            "file"
-        )
-    return store, inside[0]

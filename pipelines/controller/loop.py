@@ -96,7 +96,7 @@ class Loop:
             if not self.may_work():
                 return
             with self.journal.surviving(source.uri, f"{source.uri}: {asked.reference}"):
-                self.intake.take(source.uri, asked, notes, requests)
+                self.intake.take(source, asked, notes, requests)
 
     def _tell(self, requests: dict[str, Held], notes: dict[str, Note]) -> None:
         sources = {source.uri: source for source in self.sources}

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, wait_for
+from processes import ROOT, free_port, wait_for
 
+from lrf_core.errors import UnreachableStorageError
+from lrf_core.storage import open_store
 from pipelines.controller.engine import Ended, Work
 from pipelines.controller.local_runs import LocalRuns
 
@@ -153,3 +155,15 @@ def test_a_folder_that_is_gone_and_a_result_that_is_damaged(tmp_path: Path) -> N
     end = runs.poll("some/1")
     assert end is not None
     assert (end.outcome, "cannot read" in end.reason) == ("failed", True)
+
+
+def test_storage_that_is_down_is_no_bad_input_of_a_run(
+    no_s3_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRF_S3_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("LRF_S3_RETRY_S", "0")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    with pytest.raises(UnreachableStorageError) as caught:
+        open_store("s3://bucket").get("key")
+    assert caught.value.exit_code == 1

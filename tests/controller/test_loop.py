@@ -42,6 +42,12 @@ class DownSource:
     def asked(self) -> Iterator[Asked]:
         raise LrfError("cannot reach http://gone:5000")
 
+    def fetches(self, model: str) -> bool:
+        return True
+
+    def fetch(self, model: str, folder: Path) -> None:
+        raise AssertionError("nothing came from there")
+
     def tell(self, outcome: Outcome) -> None:
         raise AssertionError("nothing came from there")
 

@@ -86,9 +86,20 @@ def test_a_version_in_mlflow(mlflow_case: RegistryCase, engine: OneTurn, tmp_pat
     refused = client.get_model_version("Digits of 2026", proxied).tags
     assert refused["lrf.state"] == "failed"
     assert "s3://bucket/key" in refused["lrf.reason"]
+    # A model that the server keeps for its clients, as it is logged by default.
+    (tmp_path / "own.keras").write_bytes(b"another model")
+    run = client.create_run(client.create_experiment("training")).info.run_id
+    client.log_artifact(run, str(tmp_path / "own.keras"), "model")
+    kept = client.create_model_version(
+        "Digits of 2026", f"runs:/{run}/model", run, tags=tags, await_creation_for=0
+    ).version
+    for _ in range(2):
+        loop.turn()
+    assert client.get_model_version("Digits of 2026", kept).tags["lrf.state"] == "published"
+    assert len(engine.started) == 2
     # Named after the fact, and asked for again.
     client.set_model_version_tag("Digits of 2026", proxied, "lrf.model", model)
     for _ in range(2):
         loop.turn()
-    assert len(engine.started) == 1  # the same content by the same spec
+    assert len(engine.started) == 2  # the same content by the same spec
     assert client.get_model_version("Digits of 2026", proxied).tags["lrf.state"] == "published"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from pipelines.controller.outcome import Outcome
@@ -41,6 +42,12 @@ class Source(Protocol):
 
     def asked(self) -> Iterator[Asked]:
         """All models that ask, the old ones too."""
+
+    def fetches(self, model: str) -> bool:
+        """Whether only the source itself can read what is at this address."""
+
+    def fetch(self, model: str, folder: Path) -> None:
+        """Write what is there into a folder."""
 
     def tell(self, outcome: Outcome) -> None:
         """Write back where a model stands, where people look for it; may be told twice."""

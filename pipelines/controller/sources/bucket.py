@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -36,6 +37,12 @@ class BucketSource:
                 yield self._by_sidecar(key)
             elif self.spec is not None:
                 yield Asked(key, self.store.url(key), self.spec)
+
+    def fetches(self, model: str) -> bool:
+        return False
+
+    def fetch(self, model: str, folder: Path) -> None:
+        """Never asked for: every model here is in a store."""
 
     def tell(self, outcome: Outcome) -> None:
         document = json.dumps(outcome.document(), indent=2).encode() + b"\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from lrf_core.registry.asking import AskingRegistry, open_asking
 from pipelines.controller.outcome import Outcome
@@ -32,6 +33,12 @@ class RegisteredSource:
                 version.release_name,
                 _as_release_name(version.name),
             )
+
+    def fetches(self, model: str) -> bool:
+        return bool(self.registry.fetched) and model.startswith(self.registry.fetched)
+
+    def fetch(self, model: str, folder: Path) -> None:
+        self.registry.fetch(model, folder)
 
     def tell(self, outcome: Outcome) -> None:
         facts: dict[str, str | float] = {**outcome.properties()}
