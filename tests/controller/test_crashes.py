@@ -129,9 +129,21 @@ class Crashes(RuleBasedStateMachine):
         self.step(which)
         self.world.fault = None
 
-    @rule(which=st.integers(0, 1), after=st.integers(0, 25))
-    def overtaken(self, which: int, after: int) -> None:
-        self.world.fault = (after, lambda: self.step(1 - which))
+    @rule(
+        which=st.integers(0, 1),
+        after=st.integers(0, 25),
+        outcome=st.sampled_from(["published", "failed"]),
+    )
+    def overtaken(self, which: int, after: int, outcome: Any) -> None:
+        """In the midst of a step the other one begins runs, and sees them end."""
+
+        def whole_runs() -> None:
+            self.step(1 - which)
+            self.a_run_ends_everywhere(outcome)
+            self.step(1 - which)
+            self.nothing_is_lost_or_done_twice()
+
+        self.world.fault = (after, whole_runs)
         self.step(which)
         self.world.fault = None
 
@@ -150,11 +162,17 @@ class Crashes(RuleBasedStateMachine):
             result = released(name) if outcome == "published" else None
             self.world.runs.ends[name] = Ended(outcome, outcome, result)
 
+    def a_run_ends_everywhere(self, outcome: Any) -> None:
+        for name, end in self.world.runs.ends.items():
+            if end is None:
+                result = released(name) if outcome == "published" else None
+                self.world.runs.ends[name] = Ended(outcome, outcome, result)
+
     @invariant()
     def nothing_is_lost_or_done_twice(self) -> None:
         if not hasattr(self, "world"):
             return
-        held = self.ledger.requests()
+        held = Ledger(self.world.store).requests()  # a ledger remembers what is final
         assert set(held) == self.addresses
         for address, state in self.final.items():
             assert held[address].request.state == state
@@ -178,7 +196,7 @@ class Crashes(RuleBasedStateMachine):
                 if end is None:
                     self.world.runs.ends[name] = Ended("published", result=released(name))
             self.step(0)
-        assert all(held.request.is_final for held in self.ledger.requests().values())
+        assert all(held.request.is_final for held in Ledger(self.world.store).requests().values())
         self.nothing_is_lost_or_done_twice()
 
 
