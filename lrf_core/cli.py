@@ -6,7 +6,8 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
 
 import typer
 
@@ -65,6 +66,35 @@ for _command in (
 ):
     app.command()(_as_job(_command))
 app.add_typer(releases.app, name="releases")
+
+# Commands of packages above the library, which it does not import.
+_COMMANDS = "lrf.commands"
+
+
+def add_commands(found: Iterable[EntryPoint]) -> None:
+    """Add commands that packages offer; one that cannot be loaded says so when it is called."""
+    for each in found:
+        try:
+            command = each.load()
+        except Exception as error:  # noqa: BLE001 - whatever a broken package raises
+            command = _broken(each, error)
+        app.command(each.name)(command)
+
+
+def _broken(command: EntryPoint, error: Exception) -> Callable[[], None]:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+    def cannot_be_loaded() -> None:
+        raise LrfError(
+            f"the command '{command.name}' cannot be loaded from {command.value} ({reason}); "
+            "install the package that offers it again"
+        )
+
+    cannot_be_loaded.__doc__ = f"Cannot be loaded from {command.value}."
+    return cannot_be_loaded
+
+
+add_commands(entry_points(group=_COMMANDS))
 
 
 def main() -> None:

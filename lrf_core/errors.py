@@ -49,6 +49,12 @@ class StorageError(BadInputError):
     """Object storage cannot be reached, refuses the credentials, or cannot be written."""
 
 
+class UnreachableStorageError(StorageError):
+    """Object storage does not answer, or fails; the same may succeed later."""
+
+    exit_code = EXIT_FAILURE
+
+
 class ClusterError(BadInputError):
     """The Kubernetes API cannot be reached, or refuses what is asked of it."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lrf_core.artifacts import Release
-from lrf_core.errors import BadInputError
+from lrf_core.errors import EXIT_FAILURE, BadInputError
 
 # What is written into registries is named so that nobody else's tags are touched.
 VERSION = "lrf.version"
@@ -21,6 +21,8 @@ class RegistryError(BadInputError):
 
 class UnreachableRegistryError(RegistryError):
     """The registry did not answer; the same call may succeed later."""
+
+    exit_code = EXIT_FAILURE
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class KubeflowRegistry:
         return cls(Connection.from_environment(address))
 
     def check(self) -> None:
-        self._call(_reach)
+        self.call(_reach)
 
     def register(self, release: Release, number: int, *, run_id: str | None = None) -> Registration:
         """Complete, in this order: registered model, version, artifact.
@@ -71,7 +71,7 @@ class KubeflowRegistry:
             artifact = await _complete_artifact(client, version, release)
             return _registration(model, version, artifact)
 
-        registration = self._call(work)
+        registration = self.call(work)
         _logger.info(
             "%s %s is version %s in the model registry at %s",
             release.name,
@@ -93,7 +93,7 @@ class KubeflowRegistry:
             pointed = {f"{ALIAS}{alias}": release.version}
             await _update(model, pointed, {}, client.upsert_registered_model)
 
-        self._call(work)
+        self.call(work)
 
     def find(self, name: str, version: str) -> Registration | None:
         async def work(client: Client) -> Registration | None:
@@ -102,7 +102,7 @@ class KubeflowRegistry:
             artifact = found and await client.get_model_artifact_by_params(name, found.id)
             return _registration(model, found, artifact) if artifact else None
 
-        return self._call(work)
+        return self.call(work)
 
     async def _complete_version(
         self,
@@ -135,7 +135,9 @@ class KubeflowRegistry:
             facts.pop(RUN_ID, None)
         return await _update(found, facts, {}, client.upsert_model_version)
 
-    def _call(self, work: Callable[[Client], Awaitable[_Answer]]) -> _Answer:
+    def call(self, work: Callable[[Client], Awaitable[_Answer]]) -> _Answer:
+        """Do the work, again while the registry does not answer. Raises RegistryError."""
+
         async def connected() -> _Answer:
             async with self.connection.client() as client:
                 return await work(client)

@@ -12,7 +12,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from lrf_core.errors import StorageError
+from lrf_core.errors import StorageError, UnreachableStorageError
 from lrf_core.storage import settings
 from lrf_core.storage.base import MissingObjectError
 
@@ -54,14 +54,16 @@ def refusal(error: Exception, endpoint: str, bucket: str, url: str) -> StorageEr
             "the address and port of its S3 interface"
         )
     if isinstance(error, ServerError):
-        return StorageError(
+        return UnreachableStorageError(
             f"{where}: the server failed with HTTP status {error.status_code}; see its log, "
             "then run it again"
         )
     if isinstance(error, ChangedObjectError):
-        return StorageError(f"{url} is written again and again while it is read; run it again")
+        return UnreachableStorageError(
+            f"{url} is written again and again while it is read; run it again"
+        )
     if isinstance(error, HTTPError):
-        return StorageError(f"{where}: {_unreachable(error)}")
+        return UnreachableStorageError(f"{where}: {_unreachable(error)}")
     return StorageError(f"{where}: {type(error).__name__}; see the server's log")
 
 

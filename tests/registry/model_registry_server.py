@@ -102,20 +102,33 @@ class ModelRegistryServer:
             case "GET", [one]:
                 return self._find(f"{one}s", request)
             case "GET", [kind, key]:
-                return _json(self.resources[kind].get(key)) or _error(404, "not found")
+                known = self.resources[kind].get(key)
+                return _json(known) if known else _error(404, "not found")
             case "POST", [kind]:
                 return self._create(kind, request.get_json())
             case "PATCH", [kind, key]:
                 return self._update(kind, key, request.get_json())
+            case "GET", ["model_versions", key, "artifacts"]:
+                return self._list(_ARTIFACTS, request, parent=key)
             case "POST", ["model_versions", key, "artifacts"]:
                 return self._upsert_artifact(key, request.get_json())
         raise AssertionError(f"the tests' Model Registry has no {request.method} {request.path}")
 
-    def _list(self, kind: str, request: Request) -> Response:
-        items = list(self.resources[kind].values())
+    def _list(self, kind: str, request: Request, parent: str | None = None) -> Response:
+        items = [
+            each
+            for each in self.resources[kind].values()
+            if parent is None or each["parent"] == parent
+        ]
         limit = int(request.args.get("pageSize", 100))
-        page = {"items": items[:limit], "size": len(items[:limit]), "pageSize": limit}
-        return _json({**page, "nextPageToken": ""})
+        begin = int(request.args.get("nextPageToken") or 0)
+        shown = [
+            {name: value for name, value in each.items() if name != "parent"}
+            for each in items[begin : begin + limit]
+        ]
+        token = str(begin + limit) if begin + limit < len(items) else ""
+        page = {"items": shown, "size": len(shown), "pageSize": limit, "nextPageToken": token}
+        return _json(page)
 
     def _find(self, kind: str, request: Request) -> Response:
         name, parent = request.args.get("name"), request.args.get("parentResourceId")

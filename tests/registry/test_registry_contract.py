@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from registry_case import RegistryCase, impatient, override_by
 
-from lrf_core.errors import EXIT_BAD_INPUT
+from lrf_core.errors import EXIT_FAILURE
 from lrf_core.registry import RegistryError, UnreachableRegistryError, open_registry
 
 _SECRET = "secret-that-nobody-may-see"
@@ -158,5 +158,5 @@ def test_a_server_that_is_not_there_is_one_clear_line(
             assert address in message
             assert "\n" not in message
             assert _SECRET not in message + repr(registry)
-            assert caught.value.exit_code == EXIT_BAD_INPUT
+            assert caught.value.exit_code == EXIT_FAILURE
             assert caught.value.__cause__ is None

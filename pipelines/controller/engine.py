@@ -1,0 +1,52 @@
+"""What starts runs and says how they ended: on this machine, or in Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pipelines.controller.request import Result
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run to start. `settings` is a spec without `out`."""
+
+    address: str
+    attempt: int
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the run is called, and found by: one name, one run."""
+        return f"lrf-{self.address[:24]}-{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        outcome: `published`; `refused`: the gate said no; `bad_input`: the same run would fail
+            again; `failed`: it may pass.
+        reason: one line; empty after a success.
+    """
+
+    outcome: Literal["published", "refused", "bad_input", "failed"]
+    reason: str = ""
+    result: Result | None = None
+
+
+class Engine(Protocol):
+    """Starts runs. Every method raises LrfError when it cannot tell."""
+
+    @property
+    def settle_s(self) -> float:
+        """How long a claim by another controller must stand still before the run may be started
+        in its place, seconds; 0 where starting twice at the same moment makes one run."""
+
+    def start(self, work: Work) -> str:
+        """Start the run of this name unless it was started ever before; returns its id."""
+
+    def poll(self, run_id: str) -> Ended | None:
+        """How a run ended; None while it goes on."""
