@@ -86,7 +86,9 @@ def test_nothing_else_reaches_the_build() -> None:
     assert not reaches_the_build("lrf_core/data/__pycache__/source.cpython-311.pyc")
 
 
-@pytest.mark.parametrize("lock", [ROOT / "requirements.lock", *LOCKS.values()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "lock", [ROOT / "requirements.lock", *LOCKS.values()], ids=lambda lock: lock.name
+)
 def test_every_pin_has_hashes_and_no_address(lock: Path) -> None:
     text = lock.read_text()
     blocks = re.split(r"(?m)^(?=[a-z0-9-]+(?:\[[^]]*\])?==)", text)[1:]
