@@ -2,7 +2,7 @@
 
 Needs root and Debian's buildah; and debootstrap, which makes the base image (Debian 12 and its
 Python 3.11) unless BASE_IMAGE names one to be pulled. Packages come from where pip is told to look:
-its configuration is a secret of the build. Everything is in one folder, which is removed at the end.
+its configuration is a secret of the build. All is in one folder, removed at the end.
 """
 
 from __future__ import annotations
