@@ -10,7 +10,7 @@ COMPRESS := $(if $(SMALL),--epochs 1 --max-accuracy-drop 5,)
 # Two processes: TensorFlow takes seconds to import in each, and the largest models gigabytes.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test lint quick compile lock image clean
+.PHONY: demo test lint quick compile lock image image-test clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.digits.train --out out/digits $(TRAIN)
@@ -53,14 +53,25 @@ $(READY): requirements-dev.lock pyproject.toml
 	touch $@
 
 lock:
-	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
+	uv pip compile pyproject.toml --extra kubeflow --extra mlflow --extra signing --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--custom-compile-command "make lock" -o requirements.lock
+	for build in tensorflow-cpu 'tensorflow[and-cuda]'; do \
+		sed -n "s/^tensorflow-cpu==\([^ ]*\).*/$$build==\1/p" requirements.lock | \
+		uv pip compile - --generate-hashes --no-emit-index-url --no-emit-find-links \
+			--python-version 3.11 -c requirements.lock --custom-compile-command "make lock" \
+			-o requirements-$${build%%[*}.lock || exit; \
+	done
 	uv pip compile pyproject.toml --extra demo --extra test --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --python-version 3.11 -c requirements.lock \
 		--custom-compile-command "make lock" -o requirements-dev.lock
 
 image:
 	docker build -t lrf:0.1.0 .
+
+# Built without a daemon, weighed and tried: minutes, as root, with Debian's buildah and debootstrap.
+image-test: $(READY)
+	PYTHON=$(PYTHON) $(BIN)/python tests/image/build_image.py
 
 clean:
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
