@@ -9,9 +9,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import kfp
+import kfp.client
 import kfp_server_api
 import urllib3
 
@@ -29,6 +31,10 @@ _Answer = TypeVar("_Answer")
 
 class ClusterError(BadInputError):
     """The Kubeflow Pipelines API cannot be reached, or refuses the request."""
+
+
+class NoSuchRunError(ClusterError):
+    """The API knows no run of this id: somebody removed it."""
 
 
 class RunError(LrfError):
@@ -56,16 +62,31 @@ class Submitted:
 
 @contextmanager
 def connected(host: str, namespace: str | None) -> Iterator[kfp.Client]:
-    """A client of the API, with the token of LRF_KFP_TOKEN if there is one; what the API refuses
-    meanwhile is a ClusterError.
+    """A client of the API; what the API refuses meanwhile is a ClusterError.
+
+    The token is that of LRF_KFP_TOKEN, or in a pod the one that Kubernetes projects into it and
+    renews, for multi-user installations.
 
     Raises:
         ClusterError: no API at the address, or it refuses a request.
     """
     host, token = host.rstrip("/"), os.environ.get(TOKEN)
-    _check_reachable(host, token)
+    projected = None if token else _projected_token()
+    _check_reachable(host, token or (projected and projected.read_text().strip()))
     with _plainly(), _refusals(host):
-        yield kfp.Client(host=host, namespace=namespace or "kubeflow", existing_token=token)
+        yield kfp.Client(
+            host=host,
+            namespace=namespace or "kubeflow",
+            existing_token=token,
+            credentials=projected
+            and kfp.client.ServiceAccountTokenVolumeCredentials(path=str(projected)),
+        )
+
+
+def _projected_token() -> Path | None:
+    given = os.environ.get(kfp.client.KF_PIPELINES_SA_TOKEN_ENV)
+    file = Path(given or kfp.client.KF_PIPELINES_SA_TOKEN_PATH)
+    return file if file.is_file() else None
 
 
 def page_of(host: str, run_id: str) -> str:
@@ -80,6 +101,7 @@ def patiently(ask: Callable[[], _Answer], where: str, poll_s: float = POLL_S) ->
         where: the run's page.
 
     Raises:
+        NoSuchRunError: it knows no such run.
         ClusterError: it has not answered for a while, or refuses.
     """
     failures = 0
@@ -87,10 +109,10 @@ def patiently(ask: Callable[[], _Answer], where: str, poll_s: float = POLL_S) ->
         try:
             return ask()
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
-            if getattr(error, "status", None) in (400, 401, 403, 404):
-                raise ClusterError(
-                    f"the API does not show the run {where}: {said(error)}"
-                ) from None
+            status = getattr(error, "status", None)
+            if status in (400, 401, 403, 404):
+                kind = NoSuchRunError if status == 404 else ClusterError
+                raise kind(f"the API does not show the run {where}: {said(error)}") from None
             failures += 1
             if failures == _PATIENCE:
                 raise ClusterError(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from lrf_core.artifacts import Release, Verdict, Verdicts
 from lrf_core.artifacts.record import Artifact
-from lrf_core.errors import LrfError
+from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.report.tables import checks_table, published
 from lrf_core.storage import Store, open_store
 from lrf_core.summary import print_table
@@ -36,25 +36,36 @@ class Results:
 
 
 def results_of(submitted: Submitted) -> Results:
-    """Read what a run left below its pipeline root, where that can be read from here.
+    """As `read_results`; where it cannot be read from here, `missing` says why.
+
+    Raises:
+        ClusterError: the API stopped answering, or knows no such run.
+    """
+    try:
+        return read_results(submitted)
+    except (StorageError, ArtifactError) as error:
+        return Results(None, None, str(error))
+
+
+def read_results(submitted: Submitted) -> Results:
+    """Read what a run left below its pipeline root.
 
     Validate and publish are never cached, so what they left lies in the run's own folder:
     `<pipeline root>/<pipeline>/<run>/<step>/<attempt>/<artifact>`.
 
     Raises:
         ClusterError: the API stopped answering, or knows no such run.
+        StorageError: the store cannot be read.
+        ArtifactError: what is there is damaged, or of another version.
     """
     run = patiently(lambda: submitted.client.get_run(submitted.run_id), submitted.url)
     root = run.runtime_config.pipeline_root if run.runtime_config else None
     if not root:
         return Results(None, None, "the run has no pipeline root of its own; set pipeline_root")
-    try:
-        store = open_store(root)
-        keys = list(store.list(f"{NAME}/{submitted.run_id}/"))
-        verdicts = _latest(store, keys, "validate/.*verdicts", Verdicts)
-        release = _latest(store, keys, "publish/.*release", Release)
-    except LrfError as error:
-        return Results(None, None, str(error))
+    store = open_store(root)
+    keys = list(store.list(f"{NAME}/{submitted.run_id}/"))
+    verdicts = _latest(store, keys, "validate/.*verdicts", Verdicts)
+    release = _latest(store, keys, "publish/.*release", Release)
     return Results(verdicts, release, "" if verdicts else f"there is none below {root}")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lrf_core.spec.promote import Duration
+from lrf_core.spec.duration import Duration
 from lrf_core.spec.section import Section
 
 StageName = Literal["analyze", "explore", "merge", "decompose", "finetune", "validate", "publish"]

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from lrf_core.spec.duration import Duration
 from lrf_core.spec.section import Section
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
-_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _seconds(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    found = _DURATION.fullmatch(value.strip())
-    if not found:
-        raise ValueError("write a duration such as 30s, 10m or 1h")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
-Duration = Annotated[float, BeforeValidator(_seconds)]
 
 
 class PrometheusSpec(Section):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, model_validator
 
 from lrf_core.errors import SpecError
 from lrf_core.spec.cluster import ClusterSpec
@@ -16,6 +14,7 @@ from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
 from lrf_core.spec.gate import GateSpec
 from lrf_core.spec.goal import DecomposeSpec, Goal
+from lrf_core.spec.problems import problems_in
 from lrf_core.spec.promote import PromoteSpec
 from lrf_core.spec.publish import PublishSpec
 from lrf_core.spec.section import Section
@@ -118,8 +117,11 @@ class Spec(Section):
         )
 
 
-def read_spec(path: str | Path) -> dict[str, Any]:
+def read_spec(path: str | Path, kind: str = "spec") -> dict[str, Any]:
     """Read a YAML spec as a plain mapping, so that flags can be laid over it.
+
+    Args:
+        kind: what an error calls the file.
 
     Raises:
         SpecError: the file is missing, is not YAML, or is not a mapping.
@@ -127,12 +129,12 @@ def read_spec(path: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from None
+        raise SpecError(f"cannot read the {kind} {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise SpecError(f"the spec {path} is not valid YAML: {reason}") from None
+        raise SpecError(f"the {kind} {path} is not valid YAML: {reason}") from None
     if not isinstance(content, dict):
-        raise SpecError(f"the spec {path} must be a mapping of settings, got {content!r:.60}")
+        raise SpecError(f"the {kind} {path} must be a mapping of settings, got {content!r:.60}")
     return content
 
 
@@ -149,7 +151,7 @@ def make_spec(settings: dict[str, Any], overrides: dict[str, Any] | None = None)
     try:
         return Spec.model_validate(_laid_over(settings, overrides or {}))
     except ValidationError as error:
-        raise SpecError(_explain(error)) from None
+        raise SpecError(problems_in(error, Spec)) from None
 
 
 def load_spec(path: str | Path, overrides: dict[str, Any] | None = None) -> Spec:
@@ -166,34 +168,3 @@ def _laid_over(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str,
         elif value is not None:
             merged[key] = value
     return merged
-
-
-def _explain(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown setting '{where}'{_suggestion(problem['loc'])}")
-        elif problem["type"] == "missing":
-            problems.append(f"setting '{where}' is required")
-        else:
-            problems.append(f"setting '{where or 'spec'}': {problem['msg']}{_shown(problem)}")
-    return "; ".join(problems)
-
-
-def _shown(problem: ErrorDetails) -> str:
-    """The value, unless a secret may have been put there by mistake."""
-    may_be_secret = isinstance(problem["input"], dict) or {"env", "secrets"} & {*problem["loc"]}
-    return "" if may_be_secret else f", got {problem['input']!r:.60}"
-
-
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = Spec
-    for part in location[:-1]:
-        below = section.model_fields[str(part)].annotation
-        if not (isinstance(below, type) and issubclass(below, BaseModel)):
-            return ""
-        section = below
-    near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
-    known = ", ".join(section.model_fields)
-    return f" (did you mean '{near[0]}'?)" if near else f" (known here: {known})"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lrf_core import telemetry
 from pipelines.controller.intake import Intake
 from pipelines.controller.journal import Journal
 from pipelines.controller.leader import Leader
@@ -18,6 +19,8 @@ from pipelines.controller.sources import Source
 
 # A turn may download large models, and wait for a server that starts again.
 _STUCK_S = 900.0
+# A pushgateway keeps what jobs pushed until told to forget: after a week, looked at each hour.
+_METRICS_KEPT_S, _LOOKED_AT_EACH_S = 7 * 86400.0, 3600.0
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Loop:
     monotonic: Callable[[], float] = time.monotonic
     stopping: threading.Event = field(default_factory=threading.Event)
     _beat: float = 0.0
+    _looked: float = float("-inf")
     _problem: str | None = "no turn was finished yet"
 
     def __post_init__(self) -> None:
@@ -90,6 +94,7 @@ class Loop:
         self._show(requests, notes)
         self._tell(requests, notes)
         self.ledger.drop_models(requests)
+        self._forget_metrics()
 
     def _take_in(self, source: Source, notes: dict[str, Note], requests: dict[str, Held]) -> None:
         for asked in source.asked():
@@ -116,6 +121,13 @@ class Loop:
         known = [held.request for held in requests.values()]
         uris = {source.uri for source in self.sources}
         self.journal.metrics.show(known, [note for note in notes.values() if note.source in uris])
+
+    def _forget_metrics(self) -> None:
+        if self.monotonic() - self._looked < _LOOKED_AT_EACH_S:
+            return
+        self._looked = self.monotonic()
+        with self.journal.surviving("pushgateway", "forgetting old metrics"):
+            telemetry.forget_old(_METRICS_KEPT_S)
 
     def _report_damage(self) -> None:
         for key, reason in self.ledger.damaged.items():

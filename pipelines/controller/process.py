@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lrf_core import telemetry
 from lrf_core.errors import EXIT_OK, SpecError
 from lrf_core.spec import make_spec
 from lrf_core.storage import open_store
@@ -54,6 +55,8 @@ def run_with(
     log_with_times()
     me = identity()
     metrics = Metrics([source.uri for source in settings.sources])
+    # What this process itself moves to and from object storage.
+    metrics.registry.register(telemetry.current().registry)
     journal = Journal(metrics)
     ledger = Ledger(open_store(settings.state))
     sources = [open_source(source) for source in settings.sources]

@@ -85,9 +85,11 @@ def address_of(model_digest: str, settings: dict[str, Any]) -> str:
 
     Args:
         model_digest: sha256 (hex) of the model's file.
-        settings: the spec, without the place where the model lies.
+        settings: the spec, without the place where the model lies. What it says of the cluster
+            does not count: an image or a node selector makes no other model.
     """
-    return digest_of({"model": model_digest, "spec": settings})
+    asked = {name: value for name, value in settings.items() if name != "cluster"}
+    return digest_of({"model": model_digest, "spec": asked})
 
 
 class Note(Record):

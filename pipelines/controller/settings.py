@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lrf_core.errors import SpecError
 from lrf_core.spec import make_spec, read_spec
+from lrf_core.spec.duration import Duration
+from lrf_core.spec.problems import problems_in
 from lrf_core.spec.section import Section
 from lrf_core.storage import open_store
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SPEC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # The controller fills these in for every run.
 _OWN_SETTINGS = ("model", "weights", "out")
 
 
-def _seconds(given: object) -> float:
-    found = _DURATION.fullmatch(given) if isinstance(given, str) else None
-    if not found:
-        raise ValueError("write a duration such as 500ms, 30s, 5m or 1h")
-    return float(found[1]) * _SECONDS[found[2]]
-
-
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Period = Annotated[Duration, Field(gt=0)]
 
 
 class SourceSettings(Section):
@@ -62,7 +53,7 @@ class LeaseSettings(Section):
 
     name: str = "lrf-controller"
     namespace: str | None = Field(None, description="Default: the controller's own.")
-    duration: Duration = 15.0
+    duration: Period = 15.0
 
 
 class ControllerSettings(Section):
@@ -71,10 +62,10 @@ class ControllerSettings(Section):
     specs: Path = Field(description="Folder of <name>.yaml, each a spec without `model`.")
     state: str = Field(description="s3://bucket/prefix or file:///dir: all that is remembered.")
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
-    poll: Duration = 30.0
+    poll: Period = 30.0
     parallel: int = Field(2, ge=1, description="Runs at once.")
     attempts: int = Field(3, ge=1, description="How often a run that failed is started in all.")
-    backoff: Duration = Field(60.0, description="Before the second attempt; doubled each time.")
+    backoff: Period = Field(60.0, description="Before the second attempt; doubled each time.")
     pipelines: PipelinesSettings | None = None
     lease: LeaseSettings | None = Field(None, description="None: no election.")
     listen: str = Field("0.0.0.0:8080", pattern=r"^.+:\d+$")
@@ -91,18 +82,11 @@ def load_settings(path: Path) -> ControllerSettings:
     Raises:
         SpecError: it is missing, is no YAML, or a setting is unknown or unusable.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"cannot read {path}: {error.strerror or error}; check --config") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise SpecError(f"{path} must be a mapping of settings, got {content!r:.60}")
+    content = read_spec(path, kind="settings")
     try:
         settings = ControllerSettings.model_validate(content)
     except ValidationError as error:
-        raise SpecError(f"{path}: {_explained(error)}") from None
+        raise SpecError(f"{path}: {problems_in(error, ControllerSettings)}") from None
     _refuse_credentials(settings, path)
     # Seen now, not at the first request: a wrong address is a mistake in this file.
     open_store(settings.state)
@@ -154,27 +138,3 @@ def _named_spec(file: Path) -> dict[str, Any]:
     if not spec.publish.to:
         raise SpecError(f"{file}: publish.to is not set; say where releases go: s3://bucket/prefix")
     return content
-
-
-def _explained(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown setting '{where}'{_suggestion(problem['loc'])}")
-        elif problem["type"] == "missing":
-            problems.append(f"setting '{where}' is required")
-        else:
-            problems.append(f"setting '{where}': {problem['msg']}, got {problem['input']!r:.60}")
-    return "; ".join(problems)
-
-
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    sections: dict[object, type[BaseModel]] = {
-        "sources": SourceSettings,
-        "pipelines": PipelinesSettings,
-        "lease": LeaseSettings,
-    }
-    fields = sections.get(location[0], ControllerSettings).model_fields
-    near = difflib.get_close_matches(str(location[-1]), fields, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else f" (known here: {', '.join(fields)})"

@@ -34,12 +34,13 @@ class KfpApi:
     page_size: int = 1
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def create(self, name: str) -> dict[str, Any]:
+    def create(self, name: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
         number = next(self.numbers)
         run = {
             "run_id": f"run-{number}",
             "display_name": name,
             "state": "RUNNING",
+            "runtime_config": config or {},
             "created_at": f"2026-01-01T00:00:{number:02}Z",
         }
         self.runs.append(run)
@@ -62,7 +63,7 @@ class KfpApi:
             return 200, {}
         if method == "POST" and path == _RUNS:
             self.created.append(body)
-            run = self.create(body["display_name"])
+            run = self.create(body["display_name"], body["runtime_config"])
             self.after_create()
             if self.lose_answer:
                 self.lose_answer = False

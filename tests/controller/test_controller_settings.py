@@ -57,7 +57,7 @@ def test_a_whole_file(given: dict[str, Any], tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"pol": "30s"}, "unknown setting 'pol' (did you mean 'poll'?)"),
-        ({"poll": "30"}, "setting 'poll': .* such as 500ms, 30s, 5m or 1h"),
+        ({"poll": "soon"}, "setting 'poll': .* such as 30s, 10m or 1h"),
         ({"poll": "0s"}, "setting 'poll'"),
         ({"parallel": 0}, "setting 'parallel'"),
         ({"state": None}, "setting 'state'"),
@@ -87,7 +87,7 @@ def test_a_setting_that_cannot_be_used(
 def test_a_file_that_is_no_mapping(content: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=told):
         load_settings(written(tmp_path, content))
-    with pytest.raises(SpecError, match="check --config"):
+    with pytest.raises(SpecError, match="cannot read the settings"):
         load_settings(tmp_path / "none.yaml")
 
 

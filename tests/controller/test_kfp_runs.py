@@ -9,6 +9,7 @@ import pytest
 from judged_runs import judged, release_of
 from kfp_api import KfpApi, kfp_api
 
+from lrf_core.artifacts import Verdicts
 from lrf_core.errors import LrfError
 from lrf_core.storage import open_store
 from pipelines.controller.engine import Work
@@ -32,6 +33,10 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpApi]:
 
 def engine(api: KfpApi, root: str | None = None) -> KfpRuns:
     return KfpRuns(PipelinesSettings(host=api.host, root=root))
+
+
+def verdicts(passed: bool) -> bytes:
+    return Verdicts.of([judged(passed=passed)], 0).model_dump_json().encode()
 
 
 def test_a_run_is_named_by_request_and_attempt_and_started_once(api: KfpApi) -> None:
@@ -70,10 +75,9 @@ def test_what_a_run_came_to_is_read_from_its_root(api: KfpApi, tmp_path: Path) -
     runs = engine(api, tmp_path.as_uri())
     run_id = runs.start(WORK)
     assert runs.poll(run_id) is None
-    verdict, release = judged(passed=True), release_of("s3://b/out/tiny/v-1")
-    verdict.save(tmp_path / "verdict")
+    release = release_of("s3://b/out/tiny/v-1")
     place = f"lrf-compress/{run_id}"
-    store.put(f"{place}/validate/4f1c/verdict", (tmp_path / "verdict").read_bytes())
+    store.put(f"{place}/validate/4f1c/verdicts", verdicts(passed=True))
     store.put(f"{place}/publish/77aa/release", release.model_dump_json().encode())
     api.end(run_id, "SUCCEEDED", analyze="SUCCEEDED", Publish="SUCCEEDED")
     end = runs.poll(run_id)
@@ -88,9 +92,8 @@ def test_what_a_run_came_to_is_read_from_its_root(api: KfpApi, tmp_path: Path) -
 def test_a_gate_that_said_no_is_a_refusal_with_its_checks(api: KfpApi, tmp_path: Path) -> None:
     runs = engine(api, tmp_path.as_uri())
     run_id = runs.start(WORK)
-    judged(passed=False).save(tmp_path / "verdict")
-    key = f"lrf-compress/{run_id}/validate/verdict"
-    open_store(str(tmp_path)).put(key, (tmp_path / "verdict").read_bytes())
+    key = f"lrf-compress/{run_id}/validate/1/verdicts"
+    open_store(str(tmp_path)).put(key, verdicts(passed=False))
     api.end(run_id, "SUCCEEDED", validate="SUCCEEDED", publish="SKIPPED")
     end = runs.poll(run_id)
     assert end is not None
@@ -107,7 +110,18 @@ def test_without_a_root_the_page_of_the_run_is_what_is_known(api: KfpApi) -> Non
     end = runs.poll(run_id)
     assert end is not None
     assert end.result is not None
-    assert (end.result.release, end.result.report) == (None, runs.page_of(run_id))
+    assert (end.result.release, end.result.report) == (None, f"{api.host}/#/runs/details/{run_id}")
+
+
+def test_bad_input_is_not_tried_again_where_the_api_tells(api: KfpApi) -> None:
+    runs = engine(api)
+    run_id = runs.start(WORK)
+    api.end(run_id, "FAILED", analyze="FAILED")
+    [details] = api.runs[0]["run_details"]["task_details"]
+    details["error"] = {"code": 2, "message": "Error (exit code 2)"}
+    end = runs.poll(run_id)
+    assert end is not None
+    assert end.outcome == "bad_input"
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED"])

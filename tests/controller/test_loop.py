@@ -297,3 +297,18 @@ def test_told_to_stop_it_starts_nothing_more(here: Place) -> None:
     here.loop.stopping.set()
     here.loop.turn()
     assert here.runs.started == []
+
+
+def test_old_metrics_of_jobs_are_forgotten_once_an_hour(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[float] = []
+    monkeypatch.setattr("lrf_core.telemetry.forget_old", forgotten.append)
+    now = 0.0
+    here.loop.monotonic = lambda: now
+    here.loop.turn()
+    here.loop.turn()
+    assert forgotten == [7 * 86400.0]
+    now = 3601.0
+    here.loop.turn()
+    assert len(forgotten) == 2
