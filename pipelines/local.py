@@ -27,7 +27,7 @@ from lrf_core.outputs import Outcome, Outputs, Run
 from lrf_core.results import write_whole_lineage
 from lrf_core.spec import Spec
 from lrf_core.storage import open_store
-from lrf_core.storage.inputs import is_remote
+from lrf_core.storage.inputs import is_absent
 from pipelines.compress import NAME, compress
 from pipelines.relay import Relay, relayed
 
@@ -87,10 +87,9 @@ def run(spec: Spec, say: Callable[[str], None]) -> Run:
 def _check_inputs(spec: Spec, store: str) -> None:
     """What can be seen without TensorFlow; analyze looks closer."""
     for kind, path in (("model", spec.model), ("weights", spec.weights)):
-        if path is not None and not is_remote(path) and not Path(path).exists():
+        if path is not None and is_absent(path):
             raise ModelError(f"no {kind} at {path}; give the path of a .keras or .h5 file")
-    known = is_remote(spec.data) or _FUNCTION.fullmatch(spec.data)
-    if not known and not Path(spec.data).exists():
+    if is_absent(spec.data) and not _FUNCTION.fullmatch(spec.data):
         raise DataError(
             f"no data at {spec.data}; give an .npz file, a folder of class folders of images, or "
             "module:function"

@@ -18,6 +18,14 @@ def is_remote(source: str) -> bool:
     return source.startswith(_REMOTE)
 
 
+def is_absent(source: str) -> bool:
+    """Whether nothing is at a path or `file://` URI; what is in S3 is not asked for."""
+    if is_remote(source):
+        return False
+    path = _path(source)
+    return path is None or not path.exists()
+
+
 def file_at(source: str) -> Path | None:
     """The file at a path or URI, fetched if need be; None where there is none.
 

@@ -21,6 +21,7 @@ from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.storage import Store, open_store
 from lrf_core.storage.cache import cache_folder
+from lrf_core.storage.inputs import is_absent
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,3 +215,13 @@ def test_a_command_takes_uris(bucket: Store, trained: Trained, tmp_path: Path) -
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["layers"]
+
+
+def test_what_is_absent_is_seen_without_asking_anybody(tmp_path: Path) -> None:
+    file = tmp_path / "a model.keras"
+    file.write_bytes(b"x")
+    assert not is_absent(str(file))
+    assert not is_absent(file.as_uri())
+    assert not is_absent("s3://no-such-bucket/model.keras")
+    for source in (f"{file}.gone", f"{file.as_uri()}.gone", ""):
+        assert is_absent(source)
