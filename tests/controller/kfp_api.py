@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+
+from json_api import Asked, json_api
 
 _RUNS = "/apis/v2beta1/runs"
 
@@ -51,8 +50,8 @@ class KfpApi:
         run = next(run for run in self.runs if run["run_id"] == run_id)
         run.update(state=state, run_details={"task_details": details})
 
-    def answer(self, method: str, address: str, body: dict[str, Any]) -> tuple[int, Any]:
-        path, asked = urlsplit(address).path, parse_qs(urlsplit(address).query)
+    def answer(self, asked: Asked) -> tuple[int, Any]:
+        path, body = asked.path, asked.body
         if path.endswith("/healthz"):
             return 200, {"multi_user": False}
         if "/experiments" in path:
@@ -61,7 +60,7 @@ class KfpApi:
             self.terminated.append(found[1])
             self.end(found[1], "CANCELED")
             return 200, {}
-        if method == "POST" and path == _RUNS:
+        if asked.method == "POST" and path == _RUNS:
             self.created.append(body)
             run = self.create(body["display_name"], body["runtime_config"])
             self.after_create()
@@ -70,15 +69,15 @@ class KfpApi:
                 return 504, {"error": "upstream request timeout"}
             return 200, run
         if path == _RUNS:
-            return 200, self._listed(asked)
+            return 200, self._listed(asked.query)
         one = [run for run in self.runs if path == f"{_RUNS}/{run['run_id']}"]
         return (200, one[0]) if one else (404, {"error": "run not found", "code": 5})
 
-    def _listed(self, asked: dict[str, list[str]]) -> dict[str, Any]:
-        [predicate] = json.loads(asked["filter"][0])["predicates"]
+    def _listed(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        [predicate] = json.loads(query["filter"][0])["predicates"]
         assert (predicate["operation"], predicate["key"]) == ("EQUALS", "display_name")
         named = [run for run in self.runs if run["display_name"] == predicate["stringValue"]]
-        begin = int(asked.get("page_token", ["0"])[0] or 0)
+        begin = int(query.get("page_token", ["0"])[0] or 0)
         end = begin + self.page_size
         token = str(end) if end < len(named) else ""
         # Newest first: no order is promised.
@@ -89,30 +88,5 @@ class KfpApi:
 def kfp_api() -> Iterator[KfpApi]:
     """The running server."""
     api = KfpApi()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else {}
-            status, content = api.answer(self.command, self.path, body)
-            answer = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST = do  # noqa: N815 - names that the server calls
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    api.host = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield api
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with json_api(api.answer) as api.host:
+        yield api

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import kubernetes.client
 import kubernetes_validate
+from json_api import Asked, json_api
 
 _PATH = re.compile(r"/apis/coordination\.k8s\.io/v1/namespaces/([^/]+)/leases(?:/([^/]+))?")
 # Of the API's MicroTime, which wants six digits.
@@ -43,8 +42,12 @@ class LeaseApi:
         configuration.retries = False
         return kubernetes.client.CoordinationV1Api(kubernetes.client.ApiClient(configuration))
 
-    def answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
-        found = _PATH.fullmatch(path.partition("?")[0])
+    def answer(self, asked: Asked) -> tuple[int, Any]:
+        with self.lock:
+            return self._answer(asked.method, asked.path, asked.body)
+
+    def _answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        found = _PATH.fullmatch(path)
         if self.down or not found:
             return _status(503 if self.down else 404, "ServiceUnavailable" if self.down else "")
         name = f"{found[1]}/{found[2] or (body or {}).get('metadata', {}).get('name')}"
@@ -87,34 +90,6 @@ def _status(code: int, reason: str) -> tuple[int, Any]:
 def lease_api() -> Iterator[LeaseApi]:
     """The running server; every body must have been one that the real API takes."""
     api = LeaseApi()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            with api.lock:
-                status, content = api.answer(self.command, self.path, body)
-                answer = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST = do_PUT = do  # noqa: N815 - names that the server calls
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    api.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with json_api(api.answer) as api.address:
         yield api
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert api.broken == []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+
+from json_api import Asked, json_api
 
 from lrf_core.spec import Spec
 
@@ -36,6 +35,20 @@ class Api:
     states: list[dict[str, Any]] = field(default_factory=list)
     created: list[dict[str, Any]] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
+
+    def answer(self, asked: Asked) -> tuple[int, Any]:
+        self.tokens.add(asked.headers.get("Authorization"))
+        if asked.method == "POST":
+            self.created.append(asked.body)
+            return self.status, self.run(len(self.created) - 1)
+        if asked.path.endswith("/healthz"):
+            return self.status, {"multi_user": False}
+        if asked.path.endswith("/experiments"):
+            return self.status, {"experiments": [{"experiment_id": "e1", "display_name": "lrf"}]}
+        if asked.path.endswith("/runs"):
+            return self.status, {"runs": self.named(asked.query)}
+        found = self.look(asked.path.rpartition("/")[2])
+        return (self.status, found) if found else (404, {"message": "no such run"})
 
     def run(self, place: int) -> dict[str, Any]:
         """A run as the API lists it, in its state by now."""
@@ -72,48 +85,9 @@ def on_a_short_stack(work: Callable[..., Result], *given: Any, **named: Any) -> 
 @contextmanager
 def serving() -> Iterator[Api]:
     """A server on a free port of this machine."""
-    state = Api()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.tokens.add(self.headers.get("Authorization"))
-            url = urlsplit(self.path)
-            if url.path.endswith("/healthz"):
-                self.answer({"multi_user": False})
-            elif url.path.endswith("/experiments"):
-                self.answer({"experiments": [{"experiment_id": "e1", "display_name": "lrf"}]})
-            elif url.path.endswith("/runs"):
-                self.answer({"runs": state.named(parse_qs(url.query))})
-            else:
-                found = state.look(url.path.rpartition("/")[2])
-                self.answer(found or {"message": "no such run"}, 200 if found else 404)
-
-        def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            state.created.append(json.loads(content))
-            self.answer(state.run(len(state.created) - 1))
-
-        def answer(self, content: dict[str, Any], status: int = 200) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(state.status if status == 200 else status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.host = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    api = Api()
+    with json_api(api.answer) as api.host:
+        yield api
 
 
 def run_in(state: str, *details: dict[str, Any], **tasks: str) -> dict[str, Any]:

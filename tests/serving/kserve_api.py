@@ -15,12 +15,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import yaml
+from json_api import Asked, json_api, kubeconfig
 from kserve_schema import problems
 
 NAMESPACE, NAME = "team", "digits"
@@ -134,9 +132,9 @@ class KServe:
 
     # The API.
 
-    def answer(self, method: str, path: str, query: Any, headers: Any, body: Any) -> Any:
-        verb = _VERBS[method]
-        namespace, _, rest = path.removeprefix(_PREFIX).partition("/")
+    def answer(self, asked: Asked) -> tuple[int, Any]:
+        verb = _VERBS[asked.method]
+        namespace, _, rest = asked.path.removeprefix(_PREFIX).partition("/")
         resource, _, name = rest.partition("/")
         self.requests.append((verb, resource))
         self.on_request(verb, len(self.requests))
@@ -158,7 +156,7 @@ class KServe:
                 return 200, self.service
             if verb != "patch":
                 return 405, _status(405, "not allowed")
-            return self._patch(query, headers, body)
+            return self._patch(asked.query, asked.headers, asked.body)
 
     def _patch(self, query: Any, headers: Any, body: Any) -> Any:
         if headers["Content-Type"] != "application/merge-patch+json":
@@ -362,52 +360,8 @@ def _status(code: int, message: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(api: KServe, kubeconfig: Path) -> Iterator[KServe]:
-    """Serve the API over HTTP; `kubeconfig` is written and leads there."""
-
-    class Handler(BaseHTTPRequestHandler):
-        wbufsize = -1  # head and body at once, or each answer takes another 40 ms
-        protocol_version = "HTTP/1.1"
-
-        def handle_request(self) -> None:
-            where = urlsplit(self.path)
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            body = json.loads(content) if content else None
-            status, answer = api.answer(
-                self.command, where.path, parse_qs(where.query), self.headers, body
-            )
-            said = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
-
-        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_request  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        kubeconfig.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "here",
-                    "clusters": [{"name": "c", "cluster": {"server": address}}],
-                    "users": [{"name": "u", "user": {}}],
-                    "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-                }
-            )
-        )
-        try:
-            yield api
-        finally:
-            server.shutdown()
-            thread.join()
+def serving(api: KServe, file: Path) -> Iterator[KServe]:
+    """Serve the API over HTTP; the file, a KUBECONFIG, is written and leads there."""
+    with json_api(api.answer) as address:
+        file.write_text(kubeconfig(address))
+        yield api

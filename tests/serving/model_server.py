@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from json_api import Asked, json_api
 
 Model = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -86,29 +84,9 @@ class ModelServer:
 def served(server: ModelServer) -> Iterator[ModelServer]:
     """Serve over HTTP at `server.url`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        wbufsize = -1  # head and body at once, or each answer takes another 40 ms
+    def answer(asked: Asked) -> tuple[int, Any]:
+        server.headers.append(dict(asked.headers))
+        return server.answer(asked.headers["Host"], asked.path, asked.body)
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            server.headers.append(dict(self.headers))
-            status, answer = server.answer(self.headers["Host"], self.path, body)
-            said = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        server.url = f"http://127.0.0.1:{http.server_port}"
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with json_api(answer) as server.url:
+        yield server

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import http.server
-import json
 import os
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from json_api import Asked, json_api, kubeconfig
 from seaweed import Seaweed
 
 from lrf_core.errors import StorageError
@@ -130,42 +128,15 @@ def kubernetes_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """An API server of Kubernetes that knows secrets; gives what it answers, by path."""
     answers: dict[str, object] = {}
 
-    class Api(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = answers.get(self.path, 404)
-            status, body = (found, {}) if isinstance(found, int) else (200, found)
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(asked: Asked) -> tuple[int, object]:
+        found = answers.get(asked.path, 404)
+        return (found, {}) if isinstance(found, int) else (200, found)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [
-                {
-                    "name": "test",
-                    "cluster": {"server": f"http://127.0.0.1:{server.server_port}"},
-                }
-            ],
-            "users": [{"name": "test", "user": {"token": SECRET}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        }
-        (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    with json_api(answer) as address:
+        (tmp_path / "kubeconfig").write_text(kubeconfig(address, token=SECRET))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         yield answers
-        server.shutdown()
-        thread.join()
 
 
 def secret(**values: str) -> dict[str, object]:

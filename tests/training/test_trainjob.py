@@ -7,18 +7,15 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pydantic
 import pytest
 import trainjob_schema
-import yaml
+from json_api import Asked, json_api, kubeconfig
 from tiny import tiny_cnn, tiny_data
 
 from lrf_core.data import open_data
@@ -144,44 +141,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     """Served over HTTP, with a KUBECONFIG that leads there."""
     state = Cluster(one_by_one((COMPLETE, [])))
 
-    class Handler(BaseHTTPRequestHandler):
-        def handle_request(self) -> None:
-            where = urlsplit(self.path)
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            body = json.loads(content) if content else None
-            status, answer = state.answer(self.command, where.path, parse_qs(where.query), body)
-            said = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
+    def answer(asked: Asked) -> tuple[int, Any]:
+        return state.answer(asked.method, asked.path, asked.query, asked.body)
 
-        do_GET = do_POST = do_DELETE = handle_request  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "here",
-            "clusters": [
-                {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-            ],
-            "users": [{"name": "u", "user": {}}],
-            "contexts": [
-                {"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "team"}}
-            ],
-        }
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    with json_api(answer) as address:
+        (tmp_path / "kubeconfig").write_text(kubeconfig(address, namespace="team"))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         yield state
-        server.shutdown()
-        thread.join()
 
 
 def pod(name: str, **state: Any) -> dict[str, Any]:
