@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from lrf_core.errors import StorageError
 from lrf_core.storage.base import (
     DamagedObjectError,
+    Entry,
     MissingObjectError,
     ObjectInfo,
     Store,
@@ -20,6 +21,7 @@ from lrf_core.storage.s3 import S3Store
 
 __all__ = [
     "DamagedObjectError",
+    "Entry",
     "MissingObjectError",
     "ObjectInfo",
     "Store",

@@ -47,6 +47,20 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it.
+
+    Attributes:
+        size: in bytes.
+        mark: changes with the content; not the tag that `Store.replace` compares.
+    """
+
+    key: str
+    size: int
+    mark: str
+
+
+@dataclass(frozen=True)
 class Stored:
     """Content, and a tag that changes with every write: what `Store.replace` compares."""
 
@@ -120,6 +134,9 @@ class Store(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """All keys that start with `prefix`, in no particular order."""
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """The same with what the listing says of each; no object is read."""
 
     def delete(self, key: str) -> None:
         """Remove; a key that does not exist is no error."""

@@ -16,6 +16,7 @@ from lrf_core.errors import StorageError
 from lrf_core.storage.base import (
     TEMPORARY,
     DamagedObjectError,
+    Entry,
     MissingObjectError,
     ObjectInfo,
     Stored,
@@ -135,6 +136,14 @@ class LocalStore:
         if not path.is_file():
             raise MissingObjectError(f"nothing at {path}; check the key")
         self._write(target, lambda temporary: shutil.copyfile(path, temporary), self._move)
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        for key in self.list(prefix):
+            try:
+                found = (self.root / key).stat()
+            except _NO_OBJECT:
+                continue  # removed meanwhile
+            yield Entry(key, found.st_size, f"{found.st_ino} {found.st_mtime_ns}")
 
     def list(self, prefix: str = "") -> Iterator[str]:
         folder = self.root / check_prefix(prefix).rpartition("/")[0]

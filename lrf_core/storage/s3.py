@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from minio.commonconfig import CopySource
 from minio.helpers import check_bucket_name
@@ -19,6 +19,7 @@ from lrf_core import telemetry
 from lrf_core.errors import StorageError
 from lrf_core.storage.base import (
     DamagedObjectError,
+    Entry,
     MissingObjectError,
     ObjectInfo,
     Stored,
@@ -154,16 +155,20 @@ class S3Store:
         )
 
     def list(self, prefix: str = "") -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
         start = f"{self.prefix}/" if self.prefix else ""
 
-        def names() -> list[str]:
+        def listed() -> list[Any]:
             found = self.server.client.list_objects(
                 self.bucket, prefix=start + check_prefix(prefix), recursive=True
             )
-            return [str(item.object_name) for item in found if not item.is_dir]
+            return [item for item in found if not item.is_dir]
 
-        for name in self._asked("", names):
-            yield name.removeprefix(start)
+        for item in self._asked("", listed):
+            key = str(item.object_name).removeprefix(start)
+            yield Entry(key, item.size or 0, str(item.etag or item.last_modified))
 
     def delete(self, key: str) -> None:
         name = self._name(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import ssl
 from collections.abc import Mapping
@@ -111,6 +112,16 @@ def _patience(environment: Mapping[str, str]) -> float:
     return seconds
 
 
+@functools.lru_cache
+def _holds_certificates(bundle: str, modified_ns: int) -> bool:
+    """Read once: it takes longer than a request."""
+    try:
+        ssl.create_default_context(cafile=bundle)
+    except (OSError, ssl.SSLError):
+        return False
+    return True
+
+
 def _connections(environment: Mapping[str, str]) -> urllib3.PoolManager:
     name = next(
         (name for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE") if environment.get(name)), None
@@ -118,12 +129,8 @@ def _connections(environment: Mapping[str, str]) -> urllib3.PoolManager:
     bundle = environment[name] if name else certifi.where()
     if not Path(bundle).is_file():
         raise StorageError(f"{name} names {bundle}, which is no file; give a PEM file")
-    try:
-        ssl.create_default_context(cafile=bundle)
-    except (OSError, ssl.SSLError):
-        raise StorageError(
-            f"{name} names {bundle}, which holds no certificate; give a PEM file"
-        ) from None
+    if not _holds_certificates(bundle, Path(bundle).stat().st_mtime_ns):
+        raise StorageError(f"{name} names {bundle}, which holds no certificate; give a PEM file")
     # A retry down there could not tell a conditional write of our own, that did arrive, from
     # somebody else's; lrf_core.storage.retry does.
     return urllib3.PoolManager(

@@ -49,14 +49,16 @@ def located(source: Source, asked: Asked) -> Located:
             lambda folder: _fetched(source, asked.model, folder),
         )
     store, key = _stored(asked.model)
+    mark = asked.mark or _mark(store, key, asked.model)
+    fingerprint = digest_of([store.url(key), mark, asked.spec, asked.name])
+    return Located(fingerprint, lambda folder: _read(store, key, folder))
+
+
+def _mark(store: Store, key: str, address: str) -> str:
     info = store.stat(key)
     if info is None:
-        raise UnusableAskError(
-            f"nothing at {asked.model}; upload the model, or correct its address"
-        )
-    content = info.tag or info.sha256
-    fingerprint = digest_of([store.url(key), content, info.size, asked.spec, asked.name])
-    return Located(fingerprint, lambda folder: _read(store, key, folder))
+        raise UnusableAskError(f"nothing at {address}; upload the model, or correct its address")
+    return f"{info.size} {info.tag or info.sha256}"
 
 
 def _read(store: Store, key: str, folder: Path) -> Path:

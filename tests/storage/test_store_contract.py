@@ -167,6 +167,18 @@ def test_list_gives_the_keys_below_a_prefix(store: Store) -> None:
     assert list(store.list("nothing/here/")) == []
 
 
+def test_entries_tell_contents_apart_without_reading_them(store: Store) -> None:
+    for key, content in {"e/a": b"one", "e/b/c": b"", "f": b"four"}.items():
+        store.put(key, content)
+    before = {entry.key: entry for entry in store.entries("e/")}
+    assert {key: entry.size for key, entry in before.items()} == {"e/a": 3, "e/b/c": 0}
+    store.put("e/a", b"two")
+    after = {entry.key: entry for entry in store.entries("e/")}
+    assert after["e/a"].size == before["e/a"].size
+    assert after["e/a"] != before["e/a"]
+    assert after["e/b/c"] == before["e/b/c"]
+
+
 def test_replace_writes_what_nobody_else_has_written_since(store: Store) -> None:
     assert store.read("index.json") is None
     assert store.replace("index.json", b"first", None) is True

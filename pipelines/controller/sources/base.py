@@ -22,6 +22,7 @@ class Asked:
         spec: name of the spec asked for.
         name: to release it under; None for the one in the spec, else `default_name`.
         default_name: None for the model's own.
+        mark: changes with the model's content, where the source sees that; empty otherwise.
         problem: why it cannot be done, where the source sees that; empty otherwise.
     """
 
@@ -30,6 +31,7 @@ class Asked:
     spec: str
     name: str | None = None
     default_name: str | None = None
+    mark: str = ""
     problem: str = ""
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 from lrf_core.registry.asking import COMPRESS
-from lrf_core.storage import MissingObjectError, Store
+from lrf_core.storage import Entry, MissingObjectError, Store
 from pipelines.controller.outcome import Outcome
 from pipelines.controller.sources.base import Asked, is_model
 
@@ -29,14 +29,17 @@ class BucketSource:
     uri: str
     store: Store
     spec: str | None = None
+    # What the small files asked for, by key; each is read once.
+    _read: dict[str, tuple[Entry, Asked]] = field(default_factory=dict, compare=False)
 
     def asked(self) -> Iterator[Asked]:
-        keys = set(self.store.list())
-        for key in sorted(filter(is_model, keys)):
-            if f"{key}{SIDECAR}" in keys:
-                yield self._by_sidecar(key)
+        entries = {entry.key: entry for entry in self.store.entries()}
+        for key in sorted(filter(is_model, entries)):
+            mark = f"{entries[key].size} {entries[key].mark}"
+            if sidecar := entries.get(f"{key}{SIDECAR}"):
+                yield replace(self._as_read(key, sidecar), mark=mark)
             elif self.spec is not None:
-                yield Asked(key, self.store.url(key), self.spec)
+                yield Asked(key, self.store.url(key), self.spec, mark=mark)
 
     def fetches(self, model: str) -> bool:
         return False
@@ -47,6 +50,12 @@ class BucketSource:
     def tell(self, outcome: Outcome) -> None:
         document = json.dumps(outcome.document(), indent=2).encode() + b"\n"
         self.store.put(f"{outcome.note.reference}{OUTCOME}", document)
+
+    def _as_read(self, key: str, sidecar: Entry) -> Asked:
+        known = self._read.get(key)
+        if known is None or known[0] != sidecar:
+            known = self._read[key] = (sidecar, self._by_sidecar(key))
+        return known[1]
 
     def _by_sidecar(self, key: str) -> Asked:
         where, url = f"{key}{SIDECAR}", self.store.url(key)
