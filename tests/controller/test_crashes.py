@@ -203,7 +203,6 @@ class Crashes(RuleBasedStateMachine):
 Crashes.TestCase.settings = settings(
     max_examples=40,
     stateful_step_count=15,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestCrashes = Crashes.TestCase

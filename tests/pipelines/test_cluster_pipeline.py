@@ -186,7 +186,6 @@ def test_what_is_cached_does_not_depend_on_the_run() -> None:
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(clusters())

@@ -56,7 +56,7 @@ def run_pipeline(folder: Path, settings: dict[str, Any], *flags: object) -> Ende
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)

@@ -68,12 +68,10 @@ def chain(tmp_path: Path) -> Iterator[Chain]:
         pushed = {"job_name": "pushgateway", "honor_labels": True, **at(gateway)}
         served = {"job_name": "lrf", **at(f"http://127.0.0.1:{controller.server_port}")}
         config = {
-            "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+            "global": {"scrape_interval": "2s", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],
             "alerting": {"alertmanagers": [at(manager)]},
-            "scrape_configs": [
-                {**target, "scrape_timeout": "500ms"} for target in (pushed, served)
-            ],
+            "scrape_configs": [{**target, "scrape_timeout": "2s"} for target in (pushed, served)],
         }
         url = open_.enter_context(prometheus(tmp_path / "prometheus", config))
         yield Chain(gateway, url, alerts)

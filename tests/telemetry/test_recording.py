@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from exposed import exposed_by, series
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_verdict import failed_verdict, made_verdict
 from seaweed import Seaweed
@@ -40,7 +40,6 @@ def run_nested(level: int, innermost: int, fails: bool, caught_at: int) -> None:
             run_nested(level + 1, innermost, fails, caught_at)
 
 
-@settings(deadline=None)
 @given(innermost=st.integers(1, 5), fails=st.booleans(), data=st.data())
 def test_an_error_is_counted_once_where_it_was_raised(
     innermost: int, fails: bool, data: st.DataObject
