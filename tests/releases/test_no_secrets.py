@@ -75,7 +75,7 @@ def test_no_key_is_seen_whether_publishing_fails_or_not(
         "wrong key": ({**right, "AWS_SECRET_ACCESS_KEY": WRONG}, 2, ["publish", *spec]),
         "token": ({**right, "AWS_SESSION_TOKEN": TOKEN}, None, ["publish", *spec]),
         "password": ({**right, "LRF_SIGNING_KEY_PASSWORD": WRONG}, 2, ["publish", *spec]),
-        "down": ({**right, "LRF_S3_ENDPOINT": elsewhere}, 2, ["publish", *spec]),
+        "down": ({**right, "LRF_S3_ENDPOINT": elsewhere}, 1, ["publish", *spec]),
         "list": (right, 0, ["releases", "list", "--from", to]),
         "refused": (
             {**right, "AWS_SECRET_ACCESS_KEY": WRONG},
