@@ -6,17 +6,16 @@ import json
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
 import yaml
+from json_api import Asked, json_api
 
 PATIENCE_S = 120.0
 
@@ -94,25 +93,12 @@ def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A webhook; its address, and the alerts that have come."""
     alerts: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            alerts.extend(json.loads(body)["alerts"])
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def take(told: Asked) -> tuple[int, Any]:
+        alerts.extend(told.body["alerts"])
+        return 200, {}
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/", alerts
-        finally:
-            server.shutdown()
-            thread.join()
+    with json_api(take) as url:
+        yield f"{url}/", alerts
 
 
 def asked(url: str, path: str, **fields: str) -> Any:
