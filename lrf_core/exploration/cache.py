@@ -150,7 +150,8 @@ def open_cache(uri: str) -> ScoreCache:
         store.put(_MARKER, _ABOUT)
         store.get(_MARKER)
     except StorageError as error:
-        raise StorageError(
+        # Of its own kind: a store that does not answer may answer later.
+        raise type(error)(
             f"the cache of scores cannot be used: {error}; or give another place with --cache "
             "(explore.cache), or none with --no-cache (explore.cache: false)"
         ) from None

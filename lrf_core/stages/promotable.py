@@ -7,7 +7,12 @@ import tempfile
 from pathlib import Path
 
 from lrf_core.artifacts import MODEL_FILE, Release, Verdict
-from lrf_core.errors import ArtifactError, PublishRefusedError, StorageError
+from lrf_core.errors import (
+    ArtifactError,
+    PublishRefusedError,
+    StorageError,
+    UnreachableStorageError,
+)
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.releases import verify_release, version_of
 from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answers
@@ -78,6 +83,8 @@ def _fetched(store: Store, release: Release, path: str, folder: Path) -> Path:
     target = folder / path
     try:
         store.get_file(file_key(release.name, release.version, path), target, sha256)
+    except UnreachableStorageError:
+        raise  # it may answer later; nothing is known of the release
     except StorageError as error:
         raise PublishRefusedError(f"{path} of the release cannot be read: {error}") from None
     return target

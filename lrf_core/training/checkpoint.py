@@ -134,7 +134,8 @@ def open_checkpoints(
     try:
         store.check()
     except StorageError as error:
-        raise StorageError(
+        # Of its own kind: a store that does not answer may answer later.
+        raise type(error)(
             f"checkpoints of fine-tuning cannot be kept: {error}; give another place in "
             "finetune.checkpoint, or false for none"
         ) from None
