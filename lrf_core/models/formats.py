@@ -121,6 +121,24 @@ def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | Non
     raise ModelError(f"{path} is no Keras model file; give {KNOWN}")
 
 
+def compile_config(path: Path) -> dict[str, Any] | None:
+    """How the model in a `.keras` or `.h5` file was compiled, as the file says it.
+
+    None where it says nothing, or the file cannot be read: `read_model` says why.
+    """
+    try:
+        if path.suffix == ".keras" and zipfile.is_zipfile(path):
+            config = _object(unpack.keras_texts(path)[0], path, "config").get("compile_config")
+        elif path.suffix in _HDF5 and h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                config = json.loads(file.attrs.get("training_config", "null"))
+        else:
+            return None
+    except Exception:  # noqa: BLE001 - zipfile and h5py raise many types for a bad file
+        return None
+    return config if isinstance(config, dict) else None
+
+
 def _object(content: bytes | str, path: Path, noun: str) -> dict[str, Any]:
     try:
         found = json.loads(content)

@@ -5,36 +5,18 @@ What passes is written anew: Keras is given the copy, which holds nothing that w
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 
 from lrf_core.errors import ModelError, SpecError
 from lrf_core.models import allowed
 from lrf_core.models.allowed import Place
+from lrf_core.models.plain import RUNS_CODE, Part, PlainReader, copy_of, name_of
 
-# These carry or call code, or load it from elsewhere.
-_RUNS_CODE = {
-    "Lambda",
-    "__lambda__",
-    "TFSMLayer",
-    "TorchModuleWrapper",
-    "JaxLayer",
-    "FlaxLayer",
-}
-# What tf.keras 2 wrote for a tf function called between layers. Keras 3 has nothing like it.
-_TF_FUNCTIONS = {
-    "TFOpLambda",
-    "SlicingOpLambda",
-    "TensorFlowOpLayer",
-    "ClassMethod",
-    "InstanceMethod",
-    "InstanceProperty",
-}
 # What is registered from these packages is not the user's.
 _NOT_OF_USERS = {"keras", "tensorflow", "builtins"}
 _MODEL_MODULES = {
@@ -57,16 +39,9 @@ _OBJECTS = {
     "_constraint": allowed.CONSTRAINT,
     "activation": allowed.ACTIVATION,
 }
-# One sample of 1 GiB in float32.
-_LARGEST_SAMPLE = 1 << 28
 _MAX_LAYERS, _DEFAULT_LAYERS = "LRF_MAX_LAYERS", 10_000
 # TensorFlow opens a scope of the name of a layer, and of a model at the top.
 _SCOPE, _TOP_SCOPE = re.compile(r"[\w.>-]*", re.ASCII), re.compile(r"([A-Za-z0-9.][\w.>-]*)?", re.A)
-_INSTEAD = (
-    "Rebuild it from stock layers with the functional API, or, in Python, register a class of "
-    "your own with keras.saving.register_keras_serializable and load the model in that process"
-)
-Part = dict[str, Any]
 
 
 def checked_model(config: Any, where: str) -> Part:
@@ -104,16 +79,15 @@ def is_of_user(name: object) -> bool:
     return (
         found is not None
         and module.partition(".")[0] not in _NOT_OF_USERS
-        and not any(getattr(base, "__name__", "") in _RUNS_CODE for base in bases)
+        and not any(getattr(base, "__name__", "") in RUNS_CODE for base in bases)
     )
 
 
-class _Reader:
+class _Reader(PlainReader):
     """Copies a config, part by part, and refuses what is not on the list."""
 
     def __init__(self, where: str) -> None:
-        self._where = where
-        self._at = "a part"
+        super().__init__(where)
         self._most_layers = _layer_limit()
         self._layers = 0
 
@@ -141,23 +115,12 @@ class _Reader:
                 name: self._setting(name, each, place.plain, place.most)
                 for name, each in part["config"].items()
             }
-            return _copy(part, place.module, settings)
+            return copy_of(part, place.module, settings)
         if place is allowed.ACTIVATION:
             return self._layer(part)
+        if place is allowed.METRIC and part["class_name"] == "MeanMetricWrapper":
+            return self.named(part["config"].get("fn"), place)
         return self._refuse(part, place.noun)
-
-    def _part(self, value: Any, noun: str) -> Part:
-        """A part with a class and settings, none of which carries code by its very name."""
-        if not isinstance(value, dict):
-            self._fail(f"{self._at} has a {type(value).__name__} in the place of a {noun}")
-        kind, config = value.get("class_name"), value.get("config")
-        if not isinstance(kind, str):
-            self._fail(f"{self._at} has a {noun} without the name of a class")
-        if kind in _RUNS_CODE or kind in _TF_FUNCTIONS:
-            self._refuse(value, noun)
-        if kind != "function" and not isinstance(config, dict):
-            self._fail(f"{self._at} has a {noun} of class {kind!r:.80} without settings")
-        return value
 
     def _function(self, part: Part, place: Place) -> Any:
         name, module = part.get("config"), part.get("module")
@@ -179,7 +142,7 @@ class _Reader:
 
     def _part_of_user(self, part: Part, key: str) -> Part:
         return {
-            **_copy(part, None, self._free(part["config"])),
+            **copy_of(part, None, self._free(part["config"])),
             **(
                 {"build_config": self._free(part["build_config"])} if "build_config" in part else {}
             ),
@@ -195,7 +158,7 @@ class _Reader:
                 f"the model has more than {self._most_layers} layers; set {_MAX_LAYERS} if it "
                 "comes from a trusted source. More"
             )
-        outer, self._at = self._at, f"layer {_name_of(part) or part['class_name']!r:.80}"
+        outer, self._at = self._at, f"layer {name_of(part) or part['class_name']!r:.80}"
         key = self._key_of_user(part)
         copy = self._stock(part) if key is None else self._part_of_user(part, key)
         if "name" in part:
@@ -213,15 +176,15 @@ class _Reader:
         if not isinstance(module, str):
             self._refuse(part, "layer")
         if kind in allowed.OPERATIONS.get(module, ()):
-            return _copy(part, module, self._settings(part["config"]))
+            return copy_of(part, module, self._settings(part["config"]))
         if kind != "InputLayer":
             self._check_name(part["config"].get("name"), "layer", _SCOPE)
         if kind in allowed.MODELS and module.partition(".")[0] == "keras":
-            copy = _copy(part, _MODEL_MODULES[kind], self._graph(part["config"]))
+            copy = copy_of(part, _MODEL_MODULES[kind], self._graph(part["config"]))
         elif kind in allowed.LAYERS and (module + ".").startswith(
             ("keras.layers.", "keras.src.layers.")
         ):
-            copy = _copy(part, "keras.layers", self._settings(part["config"]))
+            copy = copy_of(part, "keras.layers", self._settings(part["config"]))
         else:
             self._refuse(part, "layer")
         build = part.get("build_config")
@@ -278,26 +241,6 @@ class _Reader:
             return self._plain(value, key)
         return self._fail(f"{self._at} has a setting {key!r:.80}, which is not on the list")
 
-    def _dtype(self, value: Any) -> Any:
-        name = value
-        if isinstance(value, dict):
-            part = self._part(value, "dtype")
-            name = part["config"].get("name")
-            if part["class_name"] not in ("DTypePolicy", "FloatDTypePolicy", "Policy"):
-                self._refuse(part, "dtype")
-        if not isinstance(name, str) or name not in allowed.POLICIES:
-            self._fail(f"{self._at} has the dtype {name!r:.80}, which is not on the list")
-        if name == value:
-            return name
-        return _copy({"class_name": "DTypePolicy"}, "keras", {"name": name})
-
-    def _seed(self, value: Any) -> Part:
-        part = self._part(value, "seed")
-        if (part["class_name"], part.get("module")) != ("SeedGenerator", "keras.random"):
-            self._refuse(part, "seed")
-        config = {key: self._plain(each, key) for key, each in part["config"].items()}
-        return _copy(part, "keras.random", config)
-
     def _choice(self, value: Any, key: str) -> Any:
         name = value.get("config") if isinstance(value, dict) else value
         if name is not value and is_of_user(name):
@@ -316,36 +259,6 @@ class _Reader:
         if not (isinstance(node, list) and node):
             self._fail(f"{self._at} is called with {node!r:.80}, not a tensor of the graph")
         return self._plain(node, "inbound_nodes")  # as Keras 2 names tensors
-
-    def _argument(self, value: Any) -> Any:
-        """Numbers, strings, tensors, slices, and lists and dicts of such."""
-        if isinstance(value, list):
-            return [self._argument(each) for each in value]
-        if not isinstance(value, dict):
-            return self._plain(value, "argument")
-        if "class_name" not in value:
-            return {key: self._argument(each) for key, each in value.items()}
-        part = self._part(value, "argument")
-        kind, config = part["class_name"], part["config"]
-        if kind == "__keras_tensor__":
-            history = self._list(config.get("keras_history"), "keras_history")
-            if [type(each) for each in history] != [str, int, int]:
-                self._fail(f"{self._at} takes a tensor of no layer, {history!r:.80}")
-            shape = self._plain(config.get("shape"), "shape")
-            new = {"shape": shape, "dtype": self._dtype(config.get("dtype"))}
-            return {"class_name": kind, "config": {**new, "keras_history": history}}
-        if kind in ("__tensor__", "__numpy__"):
-            new = {"value": self._plain(config.get("value"), "value")}
-            return {
-                "class_name": kind,
-                "config": {**new, "dtype": self._dtype(config.get("dtype"))},
-            }
-        if kind == "__slice__":
-            new = {key: self._argument(config.get(key)) for key in ("start", "stop", "step")}
-            return {"class_name": kind, "config": new}
-        if kind == "__ellipsis__":
-            return {"class_name": kind, "config": {}}
-        return self._refuse(part, "argument")
 
     def _free(self, value: Any) -> Any:
         """The settings of a class of the user's: its own code reads them, parts are looked at."""
@@ -370,89 +283,12 @@ class _Reader:
             return self.named(value, allowed.ACTIVATION)
         return self._layer(value)
 
-    def _plain(self, value: Any, key: str) -> Any:
-        if isinstance(value, list):
-            return [self._plain(each, key) for each in value]
-        if isinstance(value, dict):
-            if "class_name" in value:
-                self._refuse(self._part(value, key), key)
-            return {name: self._plain(each, key) for name, each in value.items()}
-        if isinstance(value, int) and abs(value) >= 1 << 63:
-            self._fail(f"{self._at} has a number of more than 64 bits as {key!r:.80}")
-        return value
-
-    def _bounded(self, value: Any, key: str, most: int) -> Any:
-        for number in keras.tree.flatten(self._plain(value, key)):
-            if isinstance(number, (int, float)) and not abs(number) <= most:
-                self._fail(f"{self._at} has {key}={number!r:.40}; the most is {most}")
-        return value
-
-    def _shape(self, value: Any, key: str) -> Any:
-        """One shape, or a list or dict of shapes."""
-        copy = self._plain(value, key)
-        flat = copy if isinstance(copy, list) else []
-        sizes = [size for size in flat[1:] if isinstance(size, int)]
-        if math.prod(sizes) > _LARGEST_SAMPLE:
-            self._fail(
-                f"{self._at} takes samples of {sizes!r:.80} values; the most is {_LARGEST_SAMPLE}"
-            )
-        for inner in copy.values() if isinstance(copy, dict) else flat:
-            if isinstance(inner, (list, dict)):
-                self._shape(inner, key)
-        return copy
-
-    def _list(self, value: Any, key: str) -> list[Any]:
-        if not isinstance(value, list):
-            self._fail(f"{self._at} has {value!r:.80} as {key!r:.80}, not a list")
-        return value
-
-    def _refuse(self, part: Part, noun: str) -> NoReturn:
-        kind = part["class_name"]
-        name = _name_of(part)
-        label = self._at if name is None else f"layer {name!r:.80}"
-        if kind in _RUNS_CODE:
-            raise ModelError(
-                f"{self._where}: {label} is arbitrary code ({kind}), which is not loaded. Replace "
-                "a Lambda layer or the like by a stock Keras layer or keras.ops and save again"
-            )
-        if kind in _TF_FUNCTIONS:
-            raise ModelError(
-                f"{self._where}: {label} is a tf function called between layers ({kind}), which "
-                "Keras 3 cannot read. Replace it by a stock Keras layer or keras.ops and save again"
-            )
-        module = str(part.get("module"))
-        full = f"{module}.{part.get('config') if kind == 'function' else kind}"
-        if module.partition(".")[0] == "keras":
-            self._fail(
-                f"{label} has {full!r:.120} as its {noun}, which is not on the list of what a file "
-                "may name"
-            )
-        raise ModelError(
-            f"{self._where} holds a custom or subclassed layer, model or function that is not "
-            f"known here: {label} of class {full!r:.120}. {_INSTEAD}"
-        )
-
-    def _fail(self, reason: str) -> NoReturn:
-        raise ModelError(f"{self._where}: {reason}; it is not loaded. {_INSTEAD}")
-
     def _check_name(self, name: object, noun: str, pattern: re.Pattern[str]) -> None:
         if isinstance(name, str) and not pattern.fullmatch(name):
             raise ModelError(
                 f"{self._where}: the {noun} {name!r:.80} has a name that TensorFlow refuses. Use "
                 "letters, digits, '_', '.' and '-' only, and save again"
             )
-
-
-def _copy(part: Part, module: str | None, config: Any) -> Part:
-    kind = part["class_name"]
-    return {"module": module, "class_name": kind, "config": config, "registered_name": None}
-
-
-def _name_of(part: Part) -> str | None:
-    """Of a layer; None where a part has none."""
-    config = part.get("config")
-    name = part.get("name") or (config.get("name") if isinstance(config, dict) else None)
-    return name if isinstance(name, str) else None
 
 
 def _has_tensor(value: Any) -> bool:

@@ -49,21 +49,31 @@ def unpack_keras(path: Path, folder: Path) -> tuple[bytes, bytes]:
     """Copy weights and vocabularies of a `.keras` file into a folder, under their names there.
 
     Returns:
-        What its `config.json` and `metadata.json` hold.
+        As `keras_texts`.
 
     Raises:
         ModelError: the file is damaged, or not safe to unpack.
     """
     with zipfile.ZipFile(path) as archive:
-        members = _checked_members(archive, path)
-        for name, member in members.items():
+        for name, member in _checked_members(archive, path).items():
             if name == WEIGHTS or (name.startswith(ASSETS) and not member.is_dir()):
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, target.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
-        with archive.open(CONFIG) as config, archive.open(METADATA) as metadata:
-            return bounded_text(config, str(path)), bounded_text(metadata, str(path))
+        return _texts(archive, path)
+
+
+def keras_texts(path: Path) -> tuple[bytes, bytes]:
+    """What `config.json` and `metadata.json` of a `.keras` file hold; the rest is not unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        _checked_members(archive, path)
+        return _texts(archive, path)
+
+
+def _texts(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, bytes]:
+    with archive.open(CONFIG) as config, archive.open(METADATA) as metadata:
+        return bounded_text(config, str(path)), bounded_text(metadata, str(path))
 
 
 def copy_file(path: Path, target: Path) -> None:
