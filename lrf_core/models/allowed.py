@@ -47,7 +47,7 @@ PLAIN = _names(
     power_to_db ragged range rate rcond recurrent_dropout reduction ref_power renorm
     renorm_clipping renorm_momentum repeats reset_after retstep return_counts return_index
     return_inverse return_sequences return_state right_cropping right_padding rms_scaling
-    rtol salt sampling_rate saturation_factor scaling shared_axes shift side sigma size
+    rtol salt sampling_rate saturation_factor scaling score_mode shared_axes shift side sigma size
     sliding_window sorted source sparse spatial_dims stddev strategy stride strides
     subscripts synchronized target_height target_shape target_width threshold
     threshold_factor tie_weights tile_grid_size tol top_cropping top_db top_padding
@@ -343,8 +343,7 @@ METRIC = Place(
         pearson_correlation poisson sparse_categorical_accuracy
         sparse_categorical_crossentropy sparse_top_k_categorical_accuracy squared_hinge
         top_k_categorical_accuracy auc f1_score false_negatives false_positives
-        precision recall true_negatives true_positives root_mean_squared_error bce kld
-        mae mape mse msle BCE KLD MAE MAPE MSE MSLE
+        precision recall true_negatives true_positives root_mean_squared_error bce         mae mape mse msle BCE MAE MAPE MSE MSLE
         """
     ),
     COMPILED,

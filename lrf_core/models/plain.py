@@ -55,9 +55,9 @@ class PlainReader:
         kind, config = value.get("class_name"), value.get("config")
         if not isinstance(kind, str):
             self._fail(f"{self._at} has a {noun} without the name of a class")
-        if kind in RUNS_CODE or kind in _TF_FUNCTIONS:
+        if kind in RUNS_CODE or kind in _TF_FUNCTIONS or kind == "function":
             self._refuse(value, noun)
-        if kind != "function" and not isinstance(config, dict):
+        if not isinstance(config, dict):
             self._fail(f"{self._at} has a {noun} of class {kind!r:.80} without settings")
         return value
 

@@ -104,9 +104,9 @@ class _Reader(PlainReader):
             if value in place.names or is_of_user(value):
                 return value
             self._refuse({"class_name": value, "module": place.module}, place.noun)
+        if isinstance(value, dict) and value.get("class_name") == "function":
+            return self._function(value, place)
         part = self._part(value, place.noun)
-        if part["class_name"] == "function":
-            return self._function(part, place)
         key = self._key_of_user(part)
         if key is not None:
             return self._part_of_user(part, key)
