@@ -343,7 +343,8 @@ METRIC = Place(
         pearson_correlation poisson sparse_categorical_accuracy
         sparse_categorical_crossentropy sparse_top_k_categorical_accuracy squared_hinge
         top_k_categorical_accuracy auc f1_score false_negatives false_positives
-        precision recall true_negatives true_positives root_mean_squared_error bce         mae mape mse msle BCE MAE MAPE MSE MSLE
+        precision recall true_negatives true_positives root_mean_squared_error bce mae
+        mape mse msle BCE MAE MAPE MSE MSLE
         """
     ),
     COMPILED,
