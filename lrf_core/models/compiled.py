@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError
+from lrf_core.models.allowed import LOSS, METRIC
+from lrf_core.models.formats import compile_config
+from lrf_core.models.safety import checked_compiled
 from lrf_core.models.source import model_at
 
 _logger = logging.getLogger("lrf")
 Array = npt.NDArray[Any]
+_UNUSABLE = (ModelError, ValueError, TypeError, KeyError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -102,18 +103,17 @@ def compiled_in(source: str | Path) -> Compiled:
     Args:
         source: as `load_model` takes it.
 
-    Only losses and metrics that Keras ships, or that are registered in this process, are made;
-    others are named in a warning.
+    Only losses and metrics that `allowed.LOSS` and `allowed.METRIC` list, or that are registered in
+    this process, are made; others are named in a warning.
     """
     path = model_at(str(source))
     path = path / MODEL_FILE if path.is_dir() else path
-    config = _compile_config(path) or {}
-    loss = config.get("loss")
-    if loss is None:
+    config = compile_config(path) or {}
+    if config.get("loss") is None:
         return Compiled()
     try:
-        return _compiled(keras.losses.get(_known(loss)), _known(config.get("metrics")))
-    except (ValueError, TypeError, KeyError) as error:
+        return _made(config, str(source))
+    except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:200]
         _logger.warning("%s: its own loss is not used, cross-entropy is: %s", source, reason)
         return Compiled()
@@ -128,8 +128,8 @@ def compiled_from(config: Mapping[str, Any] | None) -> Compiled:
     if config is None:
         return Compiled()
     try:
-        return _compiled(keras.losses.get(_known(config["loss"])), _known(config["metrics"]))
-    except (ValueError, TypeError, KeyError) as error:
+        return _made(config, "the model in memory")
+    except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"workers cannot make the loss or the metrics of the model: {reason}; use those of "
@@ -161,32 +161,13 @@ def _compiled(loss: Any, metrics: Any) -> Compiled:
     )
 
 
-def _compile_config(path: Path) -> Mapping[str, Any] | None:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                found = json.loads(archive.read("config.json")).get("compile_config")
-        elif path.suffix in (".h5", ".hdf5") and h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                found = json.loads(file.attrs.get("training_config", "null"))
-        else:
-            return None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None  # whoever loads the model says what is wrong with the file
-    return found if isinstance(found, Mapping) else None
-
-
-def _known(config: Any) -> Any:
-    """The config itself, if all in it comes from Keras or is registered here. Raises ValueError."""
-    for part in keras.tree.flatten([config]) if not isinstance(config, Mapping) else [config]:
-        if isinstance(part, Mapping):
-            _check_known(part)
-    return config
-
-
-def _check_known(config: Mapping[str, Any]) -> None:
-    name, module = config.get("registered_name"), config.get("module")
-    if module in (None, "keras.losses", "keras.metrics"):
-        return
-    if name is None or keras.saving.get_registered_object(name) is None:
-        raise ValueError(f"{config.get('class_name')} of {module} is not known here; register it")
+def _made(config: Mapping[str, Any], where: str) -> Compiled:
+    """The loss and metrics of a compile config. Raises what `checked_compiled` and Keras raise."""
+    loss, metrics = config.get("loss"), config.get("metrics")
+    if isinstance(loss, list) or (isinstance(loss, Mapping) and "class_name" not in loss):
+        return _compiled(loss, metrics)
+    listed = metrics if isinstance(metrics, list) else []
+    # Keras nests the list of a model with one output.
+    flat = [m for metric in listed for m in (metric if isinstance(metric, list) else [metric])]
+    checked = [checked_compiled(metric, METRIC, where) for metric in flat]
+    return _compiled(keras.losses.get(checked_compiled(loss, LOSS, where)), checked)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import h5py  # type: ignore[import-untyped]
 import keras
 
 from lrf_core.artifacts import MODEL_FILE
-from lrf_core.errors import ModelError
+from lrf_core.errors import LrfError, ModelError
+from lrf_core.models import unpack
 from lrf_core.models.keras2 import is_keras2, upgraded
-from lrf_core.models.safety import check_archive, check_config
+from lrf_core.models.safety import checked_model
+from lrf_core.models.size import check_size
 from lrf_core.models.source import KNOWN
 
 _HDF5 = (".h5", ".hdf5")
+# Folders for copies.
+_MODEL, _WEIGHTS = "model", "weights"
 
 
 def read_model(source: Path, weights: Path | None = None) -> keras.Model:
@@ -29,28 +33,48 @@ def read_model(source: Path, weights: Path | None = None) -> keras.Model:
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed for a `.json` file only.
 
     Raises:
-        ModelError: no such file, not of a known format, unsafe or unknown layers, or weights that
-            do not fit.
+        ModelError: no such file, not of a known format, damaged, unsafe or unknown layers, more
+            than is allowed, or weights that do not fit.
+        SpecError: LRF_MAX_UNPACKED or LRF_MAX_LAYERS is no number.
     """
     path = _model_file(source)
-    config, make = _opened(path)
+    with tempfile.TemporaryDirectory(prefix="lrf-model-") as scratch:
+        try:
+            for folder in (_MODEL, _WEIGHTS):
+                (Path(scratch) / folder).mkdir()
+            return _read(path, weights, Path(scratch))
+        except LrfError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
+            raise ModelError(f"{path} is no readable Keras model: {_text(error)}") from None
+
+
+def _read(path: Path, weights: Path | None, scratch: Path) -> keras.Model:
+    config, own = _opened(path, scratch / _MODEL)
     if config is None:
         raise ModelError(
             f"{path} holds weights, but no model; give the model's config as well, written with "
             "Path('config.json').write_text(model.to_json()), and this file as its weights"
         )
-    check_config(config, str(path))
-    if path.suffix == ".json" and weights is None:
+    config = checked_model(config, str(path))
+    if own is None and weights is None:
         raise ModelError(
             f"{path} is a config without weights; give a weights file as well (--weights, or "
             "'weights:' in the spec)"
         )
-    try:
-        model = make()
-    except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
-        raise ModelError(f"{path} is no readable Keras model: {_text(error)}") from None
-    if weights is not None:
-        _load_weights(model, weights)
+    new = None if weights is None else _weights_file(weights, scratch / _WEIGHTS)
+    for file, name in ((own, path), (new, weights)):
+        if file is not None:
+            check_size(config, unpack.checked_hdf5(file, str(name)), str(path))
+    if path.suffix == ".keras":
+        model = _loaded(config, scratch / _MODEL)
+    else:
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        new, weights = new or own, weights or path
+    if new is not None and weights is not None:
+        _load_weights(model, new, weights)
+    if not model.built:
+        raise ModelError(f"{path} holds a model that is not built; call it once and save it again")
     return model
 
 
@@ -67,85 +91,109 @@ def _model_file(path: Path) -> Path:
     return path
 
 
-def _opened(path: Path) -> tuple[dict[str, Any] | None, Callable[[], keras.Model]]:
-    """The config in a file (None: it holds weights only), and how to make the model of it."""
+def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | None]:
+    """The config in a file (None: it holds weights only), as Keras 3 writes it, and its weights.
+
+    Both are copies: what is checked is what is read.
+    """
     if path.suffix == ".keras" and zipfile.is_zipfile(path):
-        return _config_in_zip(path), lambda: _loaded(path)
+        text, metadata = unpack.unpack_keras(path, folder)
+        version = _object(metadata, path, "metadata").get("keras_version")
+        if is_keras2(version):
+            raise ModelError(
+                f"{path} was written by Keras {version}, whose .keras format Keras 3 cannot read; "
+                "save it there as .h5 (model.save('name.h5')) and give that"
+            )
+        return _config(text, path), _unpacked_weights(path, folder)
     if path.suffix in _HDF5 and h5py.is_hdf5(path):
-        config, version = _config_in_hdf5(path)
-        if config is not None and is_keras2(version):
-            return config, lambda: _with_weights(_made_from(upgraded(config)), path)
-        return config, lambda: _loaded(path)
+        copy = folder / "model.h5"
+        unpack.copy_file(path, copy)
+        unpack.checked_hdf5(copy, str(path))
+        with h5py.File(copy, "r") as file:
+            text, version = file.attrs.get("model_config"), file.attrs.get("keras_version")
+        version = version.decode() if isinstance(version, bytes) else version
+        config = None if text is None else _config(text, path)
+        return upgraded(config) if config and is_keras2(version) else config, copy
     if path.suffix == ".json":
-        config = _parsed(path.read_bytes(), path)
-        if is_keras2(config.get("keras_version")):
-            return config, lambda: _made_from(upgraded(config))
-        return config, lambda: _made_from(config)
+        with path.open("rb") as file:
+            config = _config(unpack.bounded_text(file, str(path)), path)
+        return upgraded(config) if is_keras2(config.get("keras_version")) else config, None
     raise ModelError(f"{path} is no Keras model file; give {KNOWN}")
 
 
-def _loaded(path: Path) -> keras.Model:
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+def compile_config(path: Path) -> dict[str, Any] | None:
+    """How the model in a `.keras` or `.h5` file was compiled, as the file says it.
 
-
-def _config_in_zip(path: Path) -> dict[str, Any]:
+    None where it says nothing, or the file cannot be read: `read_model` says why.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            check_archive(archive, path)
-            version = json.loads(archive.read("metadata.json")).get("keras_version")
-            config = archive.read("config.json")
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is no readable Keras model: {_text(error)}") from None
-    if is_keras2(version):
-        raise ModelError(
-            f"{path} was written by Keras {version}, whose .keras format Keras 3 cannot read; "
-            "save it there as .h5 (model.save('name.h5')) and give that"
-        )
-    return _parsed(config, path)
+        if path.suffix == ".keras" and zipfile.is_zipfile(path):
+            config = _object(unpack.keras_texts(path)[0], path, "config").get("compile_config")
+        elif path.suffix in _HDF5 and h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                config = json.loads(file.attrs.get("training_config", "null"))
+        else:
+            return None
+    except Exception:  # noqa: BLE001 - zipfile and h5py raise many types for a bad file
+        return None
+    return config if isinstance(config, dict) else None
 
 
-def _config_in_hdf5(path: Path) -> tuple[dict[str, Any] | None, object]:
-    with h5py.File(path, "r") as file:
-        config, version = file.attrs.get("model_config"), file.attrs.get("keras_version")
-    version = version.decode() if isinstance(version, bytes) else version
-    return (None if config is None else _parsed(config, path)), version
-
-
-def _parsed(content: bytes | str, path: Path) -> dict[str, Any]:
+def _object(content: bytes | str, path: Path, noun: str) -> dict[str, Any]:
     try:
-        config = json.loads(content)
+        found = json.loads(content)
     except ValueError as error:
-        raise ModelError(f"{path} holds no readable model config: {_text(error)}") from None
-    if not (isinstance(config, dict) and isinstance(config.get("class_name"), str)):
+        raise ModelError(f"{path} holds no readable model {noun}: {_text(error)}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no model {noun}; write it with Keras")
+    return found
+
+
+def _config(content: bytes | str, path: Path) -> dict[str, Any]:
+    config = _object(content, path, "config")
+    if not isinstance(config.get("class_name"), str):
         raise ModelError(f"{path} holds no model config; write it with model.to_json()")
     return config
 
 
-def _made_from(config: dict[str, Any]) -> keras.Model:
-    settings = {key: value for key, value in config.items() if key != "compile_config"}
-    return keras.saving.deserialize_keras_object(settings, safe_mode=True)
+def _loaded(config: dict[str, Any], folder: Path) -> keras.Model:
+    """Keras loads an unpacked `.keras` file, with the config that was checked."""
+    (folder / unpack.CONFIG).write_text(json.dumps(config))
+    (folder / unpack.METADATA).write_text("{}")
+    return keras.saving.load_model(folder, compile=False, safe_mode=True)
 
 
-def _with_weights(model: keras.Model, path: Path) -> keras.Model:
-    model.load_weights(path)
-    return model
-
-
-def _load_weights(model: keras.Model, path: Path) -> None:
+def _weights_file(path: Path, folder: Path) -> Path:
+    """A copy of a file of weights, named so that Keras knows its layout."""
     if not path.is_file():
         raise ModelError(f"no weights at {path}; give a .weights.h5, .h5 or .keras file")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            check_archive(archive, path)
+    if path.suffix == ".keras" and zipfile.is_zipfile(path):
+        unpack.unpack_keras(path, folder)
+        return _unpacked_weights(path, folder)
+    if path.suffix in _HDF5 and h5py.is_hdf5(path):
+        copy = folder / ("new.weights.h5" if path.name.endswith(".weights.h5") else "new.h5")
+        unpack.copy_file(path, copy)
+        return copy
+    raise ModelError(f"the weights in {path} do not fit: it is no .weights.h5, .h5 or .keras file")
+
+
+def _unpacked_weights(path: Path, folder: Path) -> Path:
+    weights = folder / unpack.WEIGHTS
+    if not weights.is_file():
+        raise ModelError(f"{path} is no readable Keras model: it holds no {unpack.WEIGHTS}")
+    return weights
+
+
+def _load_weights(model: keras.Model, file: Path, name: Path) -> None:
     try:
-        _with_weights(model, path)
+        model.load_weights(file)
     except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
         raise ModelError(
-            f"the weights in {path} do not fit model '{model.name}': {_text(error)}"
+            f"the weights in {name} do not fit model '{model.name}': {_text(error)}"
         ) from None
 
 
 def _text(error: Exception) -> str:
     # Keras puts the whole config before the reason.
     reason = str(error).rpartition("Exception encountered:")[2]
-    return " ".join(reason.split())[:300]
+    return " ".join(reason.split())[:300] or type(error).__name__
