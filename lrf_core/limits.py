@@ -6,6 +6,7 @@ memory than is free, is refused with its size, the ceiling, and how to raise it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -15,6 +16,8 @@ from lrf_core.errors import BadInputError, SpecError
 
 # Bytes that one file may take in memory, however small it is itself.
 UNPACKED = "LRF_MAX_UNPACKED"
+# GiB on disk that one archive of images may unpack to.
+UNPACK_GIB = "LRF_UNPACK_GIB"
 # Bytes of a YAML or JSON file.
 DOCUMENT = "LRF_MAX_DOCUMENT"
 # Pixels of one image.
@@ -31,6 +34,7 @@ _DEFAULTS = {
     FILES: 2_000_000,
     CANDIDATES: 1_000_000,
 }
+_UNPACK_GIB = 100.0
 _NUMBER = re.compile(r"([0-9]{1,18})([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -61,6 +65,24 @@ def limit(name: str) -> int:
             "(such as 500M or 32G)"
         )
     return value
+
+
+def unpack_limit() -> int:
+    """Bytes on disk that one archive of images may unpack to: `LRF_UNPACK_GIB`, 100 by default.
+
+    Raises:
+        SpecError: the variable is no number of GiB.
+    """
+    given = os.environ.get(UNPACK_GIB)
+    try:
+        gib = float(given) if given else _UNPACK_GIB
+    except ValueError:
+        gib = math.nan
+    if not 0 < gib < 1e6:
+        raise SpecError(
+            f"{UNPACK_GIB} is {given!r:.40}; write how many GiB an archive may unpack to"
+        )
+    return int(gib * 2**30)
 
 
 def check_limit(name: str, found: int, what: str, error: type[BadInputError]) -> None:

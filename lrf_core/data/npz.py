@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from lrf_core.data.split import Array
+from lrf_core.data.zipped import ZipSource, is_usual
 from lrf_core.errors import DataError
 from lrf_core.limits import check_memory
 from lrf_core.progress import track
@@ -28,8 +29,7 @@ _SUFFIX = ".npy"
 _LONGEST_HEADER = 10_000
 # No stream of deflate gives more.
 _DEFLATE_RATIO = 1032
-# Python holds some 700 bytes for each entry, which takes 46 bytes or more in the file.
-_TOO_LONG = 4 << 20
+_LONGEST_DIRECTORY = 4 << 20
 _CHUNK_BYTES = 1 << 20
 # In the header before a member: the lengths of its name and of its extra field, which end it.
 _LENGTHS_OFFSET = 26
@@ -68,11 +68,10 @@ class Stored:
 class Archive:
     """An open `.npz` file. Every method raises DataError."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path = path
-        self._file = _Bounded(file)
+    def __init__(self, path: Path, file: ZipSource) -> None:
+        self._path, self._file = path, file
         with _readable(path):
-            self._zip = zipfile.ZipFile(self._file)
+            self._zip = zipfile.ZipFile(file)
         self._members: dict[str, zipfile.ZipInfo] = {}
         for member in self._zip.infolist():
             name = member.filename.removesuffix(_SUFFIX)
@@ -88,10 +87,7 @@ class Archive:
         """Type and shape of an array, after its sizes in the file were compared with them."""
         member = self._members[name]
         where = f"{self._path}: '{name}' in it"
-        if member.flag_bits & 1 or member.compress_type not in (
-            zipfile.ZIP_STORED,
-            zipfile.ZIP_DEFLATED,
-        ):
+        if not is_usual(member):
             raise DataError(
                 f"{where} is encrypted or compressed in an unusual way; save it with np.savez(...)"
             )
@@ -142,25 +138,11 @@ class Archive:
         return mapped.view(np.ndarray)
 
 
-class _Bounded(io.BufferedReader):
-    """Refuses to be read in one piece larger than a directory may be, as zipfile does."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)  # type: ignore[arg-type]
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        most = _TOO_LONG if size is None or size < 0 else min(size, _TOO_LONG)
-        content = super().read(most)
-        if len(content) == _TOO_LONG:
-            raise zipfile.BadZipFile("it has too many members")
-        return content
-
-
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
     """Open an `.npz` file. Raises DataError."""
     with _readable(path):
-        file = path.open("rb", buffering=0)
+        file = ZipSource(path, _LONGEST_DIRECTORY)
     with file:
         if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
             raise DataError(f"{path} is a single array; save x and y with np.savez(...)")
