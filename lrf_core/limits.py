@@ -18,7 +18,8 @@ from lrf_core.errors import BadInputError, SpecError
 UNPACKED = "LRF_MAX_UNPACKED"
 # GiB on disk that one archive of images may unpack to.
 UNPACK_GIB = "LRF_UNPACK_GIB"
-# Bytes of a YAML or JSON file.
+# Bytes of a YAML file, and of a JSON file.
+SPEC = "LRF_MAX_SPEC"
 DOCUMENT = "LRF_MAX_DOCUMENT"
 # Pixels of one image.
 PIXELS = "LRF_MAX_PIXELS"
@@ -29,6 +30,7 @@ CANDIDATES = "LRF_MAX_CANDIDATES"
 
 _DEFAULTS = {
     UNPACKED: 16 << 30,
+    SPEC: 1 << 20,
     DOCUMENT: 64 << 20,
     PIXELS: 2**30 // 12,  # Pillow's own: a quarter of a gigabyte in colour
     FILES: 2_000_000,
@@ -93,7 +95,7 @@ def check_limit(name: str, found: int, what: str, error: type[BadInputError]) ->
     """
     most = limit(name)
     if found > most:
-        unit = " bytes" if name in (UNPACKED, DOCUMENT) else ""
+        unit = " bytes" if name in (UNPACKED, SPEC, DOCUMENT) else ""
         raise error(
             f"{what} {found:,}{unit}, the limit is {most:,}; if the file is sound, set {name} to "
             "more"
@@ -121,10 +123,11 @@ def free_memory() -> int | None:
     return min(known, default=None)
 
 
-def read_document(path: Path, error: type[BadInputError], what: str) -> bytes:
-    """The content of a YAML or JSON file, if it is a plain file within `LRF_MAX_DOCUMENT`.
+def read_document(path: Path, name: str, what: str, error: type[BadInputError]) -> bytes:
+    """The content of a YAML or JSON file, if it is a plain file within a ceiling.
 
     Args:
+        name: of the ceiling.
         what: the file, for the message.
 
     Raises:
@@ -135,9 +138,9 @@ def read_document(path: Path, error: type[BadInputError], what: str) -> bytes:
     if not stat.S_ISREG(found.st_mode) and not path.is_dir():
         raise error(f"cannot read {what}: it is a device or a pipe; give a plain file")
     with path.open("rb") as file:
-        check_limit(DOCUMENT, found.st_size, f"{what} has", error)
+        check_limit(name, found.st_size, f"{what} has", error)
         content = file.read(found.st_size + 1)
-    check_limit(DOCUMENT, len(content), f"{what} has", error)
+    check_limit(name, len(content), f"{what} has", error)
     return content
 
 

@@ -136,7 +136,8 @@ class DesignSpace(Record):
             ]
             space = cls.model_validate({**about, "candidates": candidates})
         except OSError as error:
-            raise ArtifactError(f"cannot read DesignSpace {source}: {error}") from None
+            reason = " ".join(str(error.strerror or error).split())[:200]
+            raise ArtifactError(f"cannot read DesignSpace {source}: {reason}") from None
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(f"{source} is no DesignSpace of this version: {reason}") from None

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lrf_core import strict_json
 from lrf_core.atomic import write_atomically
 from lrf_core.errors import ArtifactError
-from lrf_core.limits import read_document
+from lrf_core.limits import DOCUMENT, read_document
 
 # A model artifact is a folder with this file: a pipeline's output path has no suffix.
 MODEL_FILE = "model.keras"
@@ -88,7 +88,7 @@ class Artifact(Record):
     def _read(cls, path: str | Path) -> tuple[Path, bytes]:
         source = cls._file(Path(path))
         try:
-            return source, read_document(source, ArtifactError, str(source))
+            return source, read_document(source, DOCUMENT, str(source), ArtifactError)
         except OSError as error:
             raise ArtifactError(f"cannot read {cls.__name__} {source}: {error.strerror}") from None
 

@@ -8,6 +8,7 @@ import yaml
 
 # Settings, lists and values of one file, with every alias counted as what it stands for.
 MOST_NODES = 100_000
+_DEEPEST = 50
 
 
 def parsed(text: str) -> Any:
@@ -35,11 +36,19 @@ def parsed(text: str) -> Any:
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"the key {twice!r:.60} is there twice{node.start_mark}")
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in keys:
+                    raise yaml.YAMLError(f"the key {key.value!r:.60} is there twice")
+                keys.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        # What follows takes a time that grows with the square of the depth.
+        if self.flow_level >= _DEEPEST:
+            raise yaml.YAMLError("it is nested too deep")
+        super().fetch_flow_collection_start(token)
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

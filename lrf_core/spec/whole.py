@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lrf_core.errors import SpecError
-from lrf_core.limits import read_document
+from lrf_core.limits import SPEC, read_document
 from lrf_core.spec import strict_yaml
 from lrf_core.spec.cluster import ClusterSpec
 from lrf_core.spec.explore import ExploreSpec
@@ -129,7 +129,7 @@ def read_spec(path: str | Path, kind: str = "spec") -> dict[str, Any]:
         SpecError: the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        text = read_document(Path(path), SpecError, f"the {kind} {path}").decode()
+        text = read_document(Path(path), SPEC, f"the {kind} {path}", SpecError).decode()
         content = strict_yaml.parsed(text)
     except OSError as error:
         raise SpecError(f"cannot read the {kind} {path}: {error.strerror or error}") from None
