@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,6 @@ class Kind:
 
 def main() -> None:
     arguments = parse()
-    if arguments.worker is not None:
-        work(arguments.worker, arguments.seed, arguments.start, arguments.each)
-        return
     started = time.monotonic()
     each = -(-arguments.count // len(KINDS))
     rows, found = [], []
@@ -143,9 +140,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1_000, help="files, of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=table.RESULTS / "fuzz_inputs.json")
-    parser.add_argument("--worker", choices=KINDS, help=argparse.SUPPRESS)
-    parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--each", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -168,20 +162,20 @@ def counted(name: str, cases: list[dict[str, Any]]) -> table.Row:
 
 def tried(folder: Path, name: str, each: int, seed: int) -> Iterator[dict[str, Any]]:
     """What came of each file of a kind; a process that dies is started again after the file."""
+    fork = multiprocessing.get_context("fork")  # with all that is imported
     done = 0
     while done < each:
-        command = [sys.executable, "-m", "benchmarks.fuzz_inputs", "--worker", name]
-        command += ["--seed", str(seed), "--start", str(done), "--each", str(each)]
-        environment = {**os.environ, "LRF_CACHE": str(folder / "cache"), "TMPDIR": str(folder)}
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=environment
-        ) as worker:
-            assert worker.stdout is not None  # noqa: S101 - for mypy
-            for line in worker.stdout:
-                yield json.loads(line)
+        receiver, sender = fork.Pipe(duplex=False)
+        worker = fork.Process(target=work, args=(folder, name, seed, range(done, each), sender))
+        worker.start()
+        sender.close()
+        with contextlib.suppress(EOFError):
+            while True:
+                yield receiver.recv()
                 done += 1
+        worker.join()
         if done < each:
-            yield {"kind": name, "case": done, "outcome": "crashed", "code": worker.returncode}
+            yield {"kind": name, "case": done, "outcome": "crashed", "code": worker.exitcode}
             done += 1
 
 
@@ -224,31 +218,31 @@ def too_slow(*_: object) -> None:
     raise TooSlowError
 
 
-def work(name: str, seed: int, start: int, each: int) -> None:
-    """Read damaged files of one kind, and print what came of each."""
+def work(folder: Path, name: str, seed: int, cases: range, sender: Connection) -> None:
+    """Read damaged files of one kind, and send what came of each."""
     warnings.simplefilter("ignore")  # of Pillow, about what is damaged
+    os.chdir(folder)
+    tempfile.tempdir = str(folder)
+    os.environ["LRF_CACHE"] = str(folder / "cache")
     kind = KINDS[name]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        os.chdir(folder)
-        os.environ["LRF_CACHE"] = str(folder / "cache")
-        for suffix in kind.suffixes:  # imports what reading needs
-            sound = folder / f"sound{suffix}"
-            sound.write_bytes(kind.make(suffix, np.random.default_rng(seed)))
+    for suffix in kind.suffixes:  # imports what reading needs
+        sound = folder / f"sound{suffix}"
+        sound.write_bytes(kind.make(suffix, np.random.default_rng(seed)))
+        kind.read(sound)
+        with contextlib.suppress(LrfError):
+            sound.write_bytes(b"x")
             kind.read(sound)
-            with contextlib.suppress(LrfError):
-                sound.write_bytes(b"x")
-                kind.read(sound)
-        watch = Watch(folder)
-        sys.addaudithook(watch)
-        signal.signal(signal.SIGALRM, too_slow)
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-        for case in range(start, each):
-            place = folder / "case"
-            place.mkdir()
-            print(json.dumps(one(name, case, seed, place, watch)), flush=True)
-            shutil.rmtree(place)
-            shutil.rmtree(folder / "cache", ignore_errors=True)
+    shutil.rmtree(folder / "images", ignore_errors=True)
+    watch = Watch(folder)
+    sys.addaudithook(watch)
+    signal.signal(signal.SIGALRM, too_slow)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    for case in cases:
+        place = folder / f"{name} {case}"
+        place.mkdir()
+        sender.send(one(name, case, seed, place, watch))
+        shutil.rmtree(place)
+        shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
 def one(name: str, case: int, seed: int, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -261,7 +255,8 @@ def one(name: str, case: int, seed: int, folder: Path, watch: Watch) -> dict[str
         changes = own if random.random() < 0.5 else BYTES
         change = changes[random.integers(len(changes))]
         chosen.append(change.__name__)
-        with contextlib.suppress(Exception):  # of damaged structure there may be none to change
+        # What was damaged before may have no structure left to change.
+        with contextlib.suppress(Exception):
             content = change(content, random)
     file = folder / f"input{suffix}"
     file.write_bytes(content)

@@ -268,7 +268,7 @@ def image_with_a_chunk(content: bytes, random: Random) -> bytes:
     if random.random() < 0.2:
         return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n(executed) (w) file closefile\n"
     png = images()["a/0.png"]
-    bomb = zlib.compress(bytes(int(random.choice([10**3, 10**6, 10**8]))), 9)
+    bomb = zlib.compress(bytes(int(random.choice([10**3, 10**6, 10**7]))), 9)
     kind = (b"zTXt", b"iCCP", b"iTXt", b"eXIf", b"fcTL", b"PLTE")[random.integers(6)]
     body = kind + b"x\0\0" + bomb
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))

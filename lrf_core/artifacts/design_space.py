@@ -160,7 +160,7 @@ def _read_table(source: Path) -> pa.Table:
         source.stat()
         raise ValueError("it is no plain file")
     # Texts that repeat are read once.
-    texts = [field.name for field in _COLUMNS if field.type == pa.string()]
+    texts = [field.name for field in pq.read_schema(source) if field.type == pa.string()]
     with pq.ParquetFile(source, read_dictionary=texts) as file:
         _check_size(file.metadata, source)
         for field in file.schema_arrow:
@@ -168,7 +168,7 @@ def _read_table(source: Path) -> pa.Table:
             if field.name not in _COLUMNS.names or kind != _COLUMNS.field(field.name).type:
                 raise ValueError(f"column '{field.name:.60}' is unknown, or of another type")
         table = file.read()
-    for name in set(texts) & set(table.column_names):
+    for name in texts:
         longest = pc.max(pc.binary_length(table[name].combine_chunks().dictionary)).as_py()
         if (longest or 0) > _LONGEST_TEXT:
             raise ValueError(f"column '{name}' has texts of {longest:,} bytes")

@@ -192,7 +192,7 @@ def _in_zip(path: Path, source: str, allowance: _Allowance) -> Members:
             if not is_usual(member):
                 why = "is encrypted or compressed in an unusual way (make it again with deflate)"
                 raise _refused(source, member.filename, why)
-            if member.is_dir():
+            if member.filename.endswith("/"):
                 yield member.filename, None
             else:
                 with archive.open(member) as content:

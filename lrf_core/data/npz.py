@@ -27,6 +27,7 @@ MAPPED_BYTES = 256 << 20
 _SUFFIX = ".npy"
 # NumPy reads a header whole before it looks at how long it is.
 _LONGEST_HEADER = 10_000
+_MOST_AXES = 32
 # No stream of deflate gives more.
 _DEFLATE_RATIO = 1032
 _LONGEST_DIRECTORY = 4 << 20
@@ -167,7 +168,8 @@ def _header(first: bytes, where: str) -> tuple[tuple[int, ...], bool, np.dtype[A
         )
     if dtype.kind not in "biufcSU" or dtype.subdtype or not dtype.itemsize:
         raise DataError(f"{where} holds {dtype} values; save plain number arrays")
-    if any(length < 0 for length in shape) or math.prod(filter(None, shape)) >= 2**62:
+    too_many = len(shape) > _MOST_AXES
+    if too_many or any(length < 0 for length in shape) or math.prod(filter(None, shape)) >= 2**62:
         raise DataError(f"{where} has shape {shape!s:.120}; save it again with np.savez(...)")
     return shape, fortran_order, dtype, stream.tell()
 
