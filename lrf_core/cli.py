@@ -22,6 +22,7 @@ from lrf_core.commands import (
     promote,
     releases,
 )
+from lrf_core.commands.asked import held
 from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LrfError, SpecError
 
 app = typer.Typer(
@@ -35,12 +36,12 @@ app = typer.Typer(
 
 
 def _as_job(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with metrics of it pushed at its end."""
+    """The command, with metrics of it pushed at its end, and its output folder let go."""
 
     @functools.wraps(command)
     def run(**flags: object) -> None:
         ended = None
-        with telemetry.job(command.__name__):
+        with telemetry.job(command.__name__), held:
             try:
                 command(**flags)
             except typer.Exit as said_no:  # by the gate: the command has not failed

@@ -45,6 +45,10 @@ class ArtifactError(BadInputError):
     """An artifact is missing, damaged, or was made from other inputs than those given."""
 
 
+class BusyError(LrfError):
+    """Another run is writing to the same place; the same may succeed later."""
+
+
 class StorageError(BadInputError):
     """Object storage cannot be reached, refuses the credentials, or cannot be written."""
 

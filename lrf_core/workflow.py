@@ -28,6 +28,7 @@ from lrf_core.atomic import write_atomically
 from lrf_core.data import Data, open_data
 from lrf_core.errors import LrfError, ModelError
 from lrf_core.exploration.cache import open_cache
+from lrf_core.folder_lock import alone_in
 from lrf_core.latency import LatencyTable, measured_first
 from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model, model_digest, save_model
@@ -49,9 +50,14 @@ def compress(spec: Spec) -> Run:
     after an interruption, and finished stages are not repeated.
 
     Raises:
-        LrfError: bad input of any kind; see `lrf_core.errors`.
+        LrfError: bad input of any kind, or another run in `spec.out`; see `lrf_core.errors`.
     """
     outputs = Outputs(Path(spec.out))
+    with alone_in(outputs.folder):
+        return _compressed(spec, outputs)
+
+
+def _compressed(spec: Spec, outputs: Outputs) -> Run:
     model = load_model(spec.model, spec.weights)
     if len(model.outputs) > 1:
         raise ModelError(

@@ -23,6 +23,7 @@ from lrf_core.artifacts import (
 )
 from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
+from lrf_core.folder_lock import alone_in
 from lrf_core.outputs import Outcome, Outputs, Run
 from lrf_core.results import write_whole_lineage
 from lrf_core.spec import Spec
@@ -55,9 +56,14 @@ def run(spec: Spec, say: Callable[[str], None]) -> Run:
 
     Raises:
         StepError: a step failed.
-        LrfError: bad input that can be seen before any step starts.
+        LrfError: bad input that can be seen before any step starts, or another run in `spec.out`.
     """
     outputs = Outputs(Path(spec.out))
+    with alone_in(outputs.folder):
+        return _run(spec, outputs, say)
+
+
+def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
     # Steps are told where to publish and where to keep scores and checkpoints, so that they and the
     # check below mean the same places.
     to = spec.publish.to or outputs.release.absolute().as_uri()

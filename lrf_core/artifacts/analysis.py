@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from lrf_core.artifacts.record import Artifact, Record
+
+# Numbers that arithmetic on them, and a column of a table, can hold.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Cost(Record):
     """Parameters and multiply-adds (one sample), of a layer or a whole model."""
 
-    params: int
-    macs: int
+    params: Count
+    macs: Count
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(params=self.params + other.params, macs=self.macs + other.macs)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from lrf_core import strict_json
 from lrf_core.artifacts.analysis import Cost
 from lrf_core.artifacts.record import Lineage, Record
 from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ArtifactError
+from lrf_core.limits import CANDIDATES, check_limit, check_memory
+
+# Of one candidate as plain data.
+_BYTES_PER_CANDIDATE = 4096
+_MOST_RANKS = 64
+_LONGEST_TEXT = 4096
 
 
 class Candidate(Record):
@@ -120,16 +127,66 @@ class DesignSpace(Record):
         source = Path(path)
         source = source / cls.file_name if source.is_dir() else source
         try:
-            table = pq.read_table(source)
-            about = json.loads(table.schema.metadata[b"lrf"])
+            table = _read_table(source)
+            about = strict_json.parsed(table.schema.metadata[b"lrf"])
             rows = table.to_pylist()
             candidates = [
                 {"cost": {"params": row.pop("params"), "macs": row.pop("macs")}, **row}
                 for row in rows
             ]
-            return cls.model_validate({**about, "candidates": candidates})
+            space = cls.model_validate({**about, "candidates": candidates})
         except OSError as error:
-            raise ArtifactError(f"cannot read DesignSpace {source}: {error}") from None
+            reason = " ".join(str(error.strerror or error).split())[:200]
+            raise ArtifactError(f"cannot read DesignSpace {source}: {reason}") from None
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(f"{source} is no DesignSpace of this version: {reason}") from None
+        if not {candidate.layer for candidate in space.candidates} <= set(space.layers):
+            raise ArtifactError(
+                f"{source} is no DesignSpace of this version: a candidate is of no layer in it"
+            )
+        return space
+
+
+def _read_table(source: Path) -> pa.Table:
+    """The table in a file, whose size was looked at before.
+
+    Raises:
+        OSError: it cannot be read.
+        ArtifactError: it has too many rows, or takes too much memory.
+        pa.ArrowException, ValueError: it is damaged, or no such table.
+    """
+    if not source.is_file():
+        source.stat()
+        raise ValueError("it is no plain file")
+    # Texts that repeat are read once.
+    texts = [field.name for field in pq.read_schema(source) if field.type == pa.string()]
+    with pq.ParquetFile(source, read_dictionary=texts) as file:
+        _check_size(file.metadata, source)
+        for field in file.schema_arrow:
+            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            if field.name not in _COLUMNS.names or kind != _COLUMNS.field(field.name).type:
+                raise ValueError(f"column '{field.name:.60}' is unknown, or of another type")
+        table = file.read()
+    for name in texts:
+        longest = pc.max(pc.binary_length(table[name].combine_chunks().dictionary)).as_py()
+        if (longest or 0) > _LONGEST_TEXT:
+            raise ValueError(f"column '{name}' has texts of {longest:,} bytes")
+    return table
+
+
+def _check_size(about: pq.FileMetaData, source: Path) -> None:
+    """Compare what the file says of itself with the ceilings, and with itself."""
+    rows = about.num_rows
+    check_limit(CANDIDATES, rows, f"{source}: number of candidates is", ArtifactError)
+    if about.num_columns > len(_COLUMNS):
+        raise ValueError(f"it has {about.num_columns} columns, more than {len(_COLUMNS)}")
+    columns = [
+        about.row_group(group).column(place)
+        for group in range(about.num_row_groups)
+        for place in range(about.num_columns)
+    ]
+    if any(each.num_values > _MOST_RANKS * rows for each in columns):
+        raise ValueError("a column has more values than there are candidates")
+    size = sum(each.total_uncompressed_size for each in columns)
+    check_memory(size + _BYTES_PER_CANDIDATE * rows, f"{source} unpacks to", ArtifactError)

@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lrf_core import strict_json
 from lrf_core.atomic import write_atomically
 from lrf_core.errors import ArtifactError
+from lrf_core.limits import DOCUMENT, read_document
 
 # A model artifact is a folder with this file: a pipeline's output path has no suffix.
 MODEL_FILE = "model.keras"
@@ -80,16 +82,31 @@ class Artifact(Record):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read from a file or the folder that holds it. Raises ArtifactError."""
+        return cls._parsed(*cls._read(path))
+
+    @classmethod
+    def _read(cls, path: str | Path) -> tuple[Path, bytes]:
         source = cls._file(Path(path))
         try:
-            return cls.model_validate_json(source.read_bytes())
+            return source, read_document(source, DOCUMENT, str(source), ArtifactError)
         except OSError as error:
             raise ArtifactError(f"cannot read {cls.__name__} {source}: {error.strerror}") from None
+
+    @classmethod
+    def _parsed(cls, source: Path, content: bytes) -> Self:
+        try:
+            strict_json.parsed(content)
+            return cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise ArtifactError(
-                f"{source} is no {cls.__name__} of this version: {where}: {first['msg']}"
+                f"{source} is no {cls.__name__} of this version: {where:.120}: {first['msg']}"
+            ) from None
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ArtifactError(
+                f"{source} is no {cls.__name__} of this version: {reason}"
             ) from None
 
     @classmethod

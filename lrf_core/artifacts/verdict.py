@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
+from lrf_core import strict_json
 from lrf_core.artifacts.analysis import ModelMeasures
 from lrf_core.artifacts.record import Artifact, Record
 from lrf_core.artifacts.seal import SEAL, is_sealed, sealed_json, unsealed
@@ -139,18 +139,17 @@ class Verdict(Artifact):
             ArtifactError: no such file, or no verdict.
             PublishRefusedError: it was edited: its seal is gone or does not fit.
         """
-        source = cls._file(Path(path))
+        source, content = cls._read(path)
         try:
-            content = json.loads(source.read_bytes())
-            edited = isinstance(content, dict) and not is_sealed(content)
-        except (OSError, ValueError):
-            edited = False  # the reason is told below
-        if edited:
+            found = strict_json.parsed(content)
+        except ValueError:
+            return cls._parsed(source, content)  # says why
+        if isinstance(found, dict) and not is_sealed(found):
             raise PublishRefusedError(
                 f"the verdict {source} was edited or damaged since it was written (its seal does "
                 "not fit); judge the model again"
             )
-        return super().load(path)
+        return cls._parsed(source, content)
 
     def failed(self) -> tuple[Check, ...]:
         """The checks that did not pass."""

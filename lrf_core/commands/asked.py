@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import typer
 
 from lrf_core.artifacts import Artifact, Verdict
 from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
+from lrf_core.folder_lock import alone_in
 from lrf_core.outputs import Outputs
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import Spec, make_spec, read_spec
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from lrf_core.data import Data
 
 
+# What a command holds until it ends; `cli` closes it.
+held = ExitStack()
+
+
 def asked_for(file: Path | None, settings: dict[str, Any]) -> tuple[Spec, Outputs]:
     """The spec of a command and its folder. Raises SpecError naming the flags that are missing."""
     written = read_spec(file) if file else {}
@@ -30,6 +36,11 @@ def asked_for(file: Path | None, settings: dict[str, Any]) -> tuple[Spec, Output
             raise SpecError(f"{flag} is missing; give it, or --spec with a '{key}:' in it")
     spec = make_spec(written, settings)
     return spec, Outputs(Path(spec.out))
+
+
+def hold(outputs: Outputs, part: str = "") -> None:
+    """Keep other runs out of the folder until the command ends; see `folder_lock.alone_in`."""
+    held.enter_context(alone_in(outputs.folder, part))
 
 
 def inputs_of(spec: Spec) -> tuple[keras.Model, Data]:

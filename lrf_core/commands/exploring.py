@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lrf_core.artifacts import Analysis
-from lrf_core.commands.asked import asked_for, inputs_of, show, show_plans
+from lrf_core.commands.asked import asked_for, hold, inputs_of, show, show_plans
 from lrf_core.commands.options import (
     BytesOption,
     CacheOption,
@@ -70,6 +70,7 @@ def analyze(
         explore={"methods": split_names(methods)},
     )
     asked, outputs = asked_for(spec, settings)
+    hold(outputs)
     network, samples = inputs_of(asked)
     analysis = analyze_stage(network, samples, settings=asked.explore, seed=asked.seed)
     analysis.save(outputs.analysis)
@@ -124,6 +125,7 @@ def explore(
         },
     )
     asked, outputs = asked_for(spec, settings)
+    hold(outputs, "" if part is None else f"{part.number}-of-{part.count}")
     analysis = Analysis.load(outputs.analysis)
     network, inputs = inputs_of(asked)
     wanted = measured_first(
@@ -202,6 +204,7 @@ def decompose(
         decompose={"policy": policy, "minimize": minimize, "plans": plans},
     )
     asked, outputs = asked_for(spec, settings)
+    hold(outputs)
     analysis = Analysis.load(outputs.analysis)
     network, samples = inputs_of(asked)
     whole = read_design_space(outputs.folder, space or ())

@@ -7,7 +7,7 @@ from typing import Any
 
 from lrf_core import telemetry
 from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Override, Plan, Verdict
-from lrf_core.commands.asked import asked_for, exit_by, inputs_of, show, show_plans
+from lrf_core.commands.asked import asked_for, exit_by, hold, inputs_of, show, show_plans
 from lrf_core.commands.options import (
     DataOption,
     DropOption,
@@ -71,6 +71,7 @@ def finetune(
         finetune={"epochs": epochs, "workers": workers},
     )
     asked, outputs = asked_for(spec, settings)
+    hold(outputs)
     teacher, samples = inputs_of(asked)
     records = []
     for place in outputs.of_plans():
@@ -132,6 +133,7 @@ def validate(
         gate={"max_accuracy_drop": max_accuracy_drop},
     )
     asked, outputs = asked_for(spec, settings)
+    hold(outputs)
     baseline, samples = inputs_of(asked)
     places = outputs.of_plans()
     plans = [Plan.load(place.plan) for place in places]
@@ -194,6 +196,7 @@ def publish(
     written = read_spec(spec) if spec else {"model": "", "data": ""}
     asked = make_spec(written, {"out": out, "publish": {"to": to, "name": name}})
     outputs = Outputs(Path(asked.out))
+    hold(outputs)
     verdict = Verdict.load(outputs.verdict)
     if spec:
         refuse_other_limits(verdict, asked.effective_gate())

@@ -7,31 +7,44 @@ while it comes: the sizes that an archive states are what whoever made it wanted
 from __future__ import annotations
 
 import gzip
-import math
-import os
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from lrf_core.data.zipped import ZipSource, is_usual
 from lrf_core.errors import DataError
+from lrf_core.limits import FILES, UNPACK_GIB, check_limit, limit, unpack_limit
 from lrf_core.storage.base import sha256_of
 from lrf_core.storage.cache import cached_tree
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 
-_LIMIT = "LRF_UNPACK_GIB"
-_MOST_GIB = 100.0
 _MOST_RATIO = 200
 # Small archives may well hold a lot of the same.
 _ALWAYS_ALLOWED = 64 << 20
-_MOST_FILES = 5_000_000
-_LONGEST_HEADER = 1 << 20
+# Long names, and what else comes before a file; Python's tarfile holds them in memory, and needs
+# a time that grows with the square of their length.
+_LONGEST_HEADER = 8 << 10
+_MOST_SETTINGS = 100
+# Of zip: bytes for one file in the directory at the end.
+_ENTRY_BYTES = 128
+_LONGEST_PART, _LONGEST_NAME, _DEEPEST = 255, 1024, 64
 _CHUNK_BYTES = 1 << 20
+_UNREADABLE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    gzip.BadGzipFile,
+    ValueError,  # of numbers in headers
+    RecursionError,  # of headers of headers
+    NotImplementedError,  # of zipfile
+)
 # What macOS adds beside the files.
 _LEFT_OUT = "__MACOSX"
 
@@ -76,25 +89,27 @@ class _Allowance:
     source: str
     bytes_left: int
     why: str
-    files_left: int = field(default_factory=lambda: _MOST_FILES)
+    files: int = 0
 
     @classmethod
     def of(cls, source: str, size: int) -> _Allowance:
-        most = int(_most_gib() * 2**30)
+        most = unpack_limit()
         by_ratio = max(_MOST_RATIO * size, _ALWAYS_ALLOWED)
         if by_ratio < most:
             return cls(source, by_ratio, f"{_MOST_RATIO} times its own size, as a zip bomb does")
-        return cls(source, most, f"{most / 2**30:g} GiB, the limit in {_LIMIT}")
+        return cls(source, most, f"{most / 2**30:g} GiB, the limit in {UNPACK_GIB}")
 
     def take(self, count: int) -> None:
+        self.check(count)
         self.bytes_left -= count
-        if self.bytes_left < 0:
+
+    def check(self, count: int) -> None:
+        if count > self.bytes_left:
             raise DataError(f"{self.source} unpacks to more than {self.why}; it is not used")
 
     def take_file(self) -> None:
-        self.files_left -= 1
-        if self.files_left < 0:
-            raise DataError(f"{self.source} holds more than {_MOST_FILES} files; it is not used")
+        self.files += 1
+        check_limit(FILES, self.files, f"{self.source}: number of files is at least", DataError)
 
 
 class _Counted:
@@ -110,24 +125,20 @@ class _Counted:
 
 
 class _Member(tarfile.TarInfo):
-    """Long names are held in memory as a whole, so they may not be too long."""
+    """What tarfile holds in memory as a whole may not be too long."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         plain = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("it holds a file with holes")
         if self.type not in plain and self.size > _LONGEST_HEADER:
             raise tarfile.ReadError("a header is too long")
+        if len(archive.pax_headers) > _MOST_SETTINGS:
+            raise tarfile.ReadError("it has too many headers")
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
-
-def _most_gib() -> float:
-    given = os.environ.get(_LIMIT)
-    try:
-        limit = float(given) if given else _MOST_GIB
-    except ValueError:
-        limit = math.nan
-    if not 0 < limit < 1e6:
-        raise DataError(f"{_LIMIT} is {given!r:.40}; write how many GiB an archive may unpack to")
-    return limit
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError("it holds a file with holes")
 
 
 def _unpack(path: Path, source: str, folder: Path, size: int) -> None:
@@ -136,20 +147,16 @@ def _unpack(path: Path, source: str, folder: Path, size: int) -> None:
     try:
         for name, content in members(path, source, allowance):
             target = folder / _safe(name, source)
+            allowance.take_file()
             if content is None:
                 target.mkdir(parents=True, exist_ok=True)
             else:
-                allowance.take_file()
                 _write(target, content, allowance, counted=members is _in_tar)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{source} is no readable archive: {reason}; make it again") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise DataError(f"{source} holds two files of one name; it is not used") from None
-    except (NotImplementedError, RuntimeError):  # of zipfile
-        raise DataError(
-            f"{source} is encrypted or compressed in an unusual way; make it again with deflate"
-        ) from None
 
 
 Members = Iterator[tuple[str, IO[bytes] | None]]
@@ -161,7 +168,8 @@ def _in_tar(path: Path, source: str, allowance: _Allowance) -> Members:
     with gzip.open(path) if packed else path.open("rb") as stream:
         counted = _Counted(stream, allowance)
         with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
-            for member in archive:
+            while member := archive.next():
+                archive.members.clear()  # tarfile keeps all of them
                 if member.isdir():
                     yield member.name, None
                 elif member.isreg() and not member.issparse():
@@ -172,12 +180,19 @@ def _in_tar(path: Path, source: str, allowance: _Allowance) -> Members:
 
 def _in_zip(path: Path, source: str, allowance: _Allowance) -> Members:
     """As `_in_tar`."""
-    with zipfile.ZipFile(path) as archive:
+    longest, advice = max(_ENTRY_BYTES * limit(FILES), 1 << 20), f" (raise {FILES} for more)"
+    with ZipSource(path, longest, advice) as file, zipfile.ZipFile(file) as archive:
+        check_limit(FILES, len(archive.infolist()), f"{source}: number of files is", DataError)
+        # Python's zipfile never gives more of a member than its stated size.
+        allowance.check(sum(member.file_size for member in archive.infolist()))
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refused(source, member.filename, "is a link or a device")
-            if member.is_dir():
+            if not is_usual(member):
+                why = "is encrypted or compressed in an unusual way (make it again with deflate)"
+                raise _refused(source, member.filename, why)
+            if member.filename.endswith("/"):
                 yield member.filename, None
             else:
                 with archive.open(member) as content:
@@ -190,6 +205,9 @@ def _safe(name: str, source: str) -> Path:
     unsafe = any(part in ("", "..") for part in parts)
     if unsafe or name.startswith("/") or "\\" in name or not name.isprintable():
         raise _refused(source, name, "has a name that leads elsewhere")
+    longest = max((len(part.encode()) for part in parts), default=0)
+    if longest > _LONGEST_PART or len(name.encode()) > _LONGEST_NAME or len(parts) > _DEEPEST:
+        raise _refused(source, name, "has a name that is too long")
     return Path(*parts)
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from typing import TypeVar
 
 from lrf_core.data.check import (
     Expected,
     check_counts,
+    check_form,
     digest_of_arrays,
     divided,
     labelled,
 )
-from lrf_core.data.split import Array, Data, Split
+from lrf_core.data.npz import open_archive
+from lrf_core.data.split import Array, Data
 from lrf_core.errors import DataError
-from lrf_core.progress import track
+
+_Part = TypeVar("_Part")
 
 
 def open_npz(path: Path, expected: Expected, seed: int) -> Data:
@@ -29,17 +30,9 @@ def open_npz(path: Path, expected: Expected, seed: int) -> Data:
     Raises:
         DataError: the file cannot be read or does not fit the model.
     """
-    samples = ("x",) if len(expected.inputs) == 1 else expected.names
-    arrays = _read(path, samples)
-
-    def part(suffix: str, where: str) -> Split:
-        x = {name: arrays[own + suffix] for name, own in zip(expected.names, samples, strict=True)}
-        return labelled(x, arrays[f"y{suffix}"], where, expected)
-
-    if "y_train" in arrays:
-        train, test = part("_train", f"{path} (train)"), part("_test", f"{path} (test)")
-    else:
-        train, test = divided(part("", str(path)), seed)
+    arrays = _read(path, expected)
+    parts = _parts(path, arrays, expected, labelled)
+    train, test = parts if len(parts) == 2 else divided(parts[0], seed)
     check_counts(train, test, str(path))
     return Data(
         train=train,
@@ -50,29 +43,35 @@ def open_npz(path: Path, expected: Expected, seed: int) -> Data:
     )
 
 
-def _read(path: Path, samples: tuple[str, ...]) -> dict[str, Array]:
-    try:
-        # Never allow_pickle: an object array is code from whoever made the file.
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} is a single array; save x and y with np.savez(...)")
-        with archive:
-            names = _names(path, archive.files, samples)
-            return {
-                name: _array(path, name, archive[name]) for name in track(names, "Reading samples")
-            }
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())[:200]
-        if "allow_pickle" in reason:
-            reason = "it holds Python objects, which are not read; save plain number arrays"
-        raise DataError(f"cannot read {path} as an .npz file: {reason}") from None
+def _parts(
+    path: Path, arrays: dict[str, Array], expected: Expected, made: Callable[..., _Part]
+) -> list[_Part]:
+    """What `made` makes of the whole, or of train and test: samples, labels, where, expected."""
+    keys = dict(zip(expected.names, _own_names(expected), strict=True))
+    suffixes = {"_train": " (train)", "_test": " (test)"} if "y_train" in arrays else {"": ""}
+    return [
+        made(
+            {name: arrays[key + suffix] for name, key in keys.items()},
+            arrays[f"y{suffix}"],
+            f"{path}{shown}",
+            expected,
+        )
+        for suffix, shown in suffixes.items()
+    ]
 
 
-def _array(path: Path, name: str, content: Array | bytes) -> Array:
-    # NumPy hands out as bytes what is no array.
-    if isinstance(content, bytes):
-        raise DataError(f"{path}: '{name}' in it is no array; save arrays with np.savez(...)")
-    return content
+def _read(path: Path, expected: Expected) -> dict[str, Array]:
+    with open_archive(path) as archive:
+        names = _names(path, archive.names, _own_names(expected))
+        found = {name: archive.stored(name) for name in names}
+        # What does not fit the model is not read: it may be far larger than what does.
+        _parts(path, {name: each.form() for name, each in found.items()}, expected, check_form)
+        return archive.read(list(found.values()))
+
+
+def _own_names(expected: Expected) -> tuple[str, ...]:
+    """Names in the file of the inputs' arrays."""
+    return ("x",) if len(expected.inputs) == 1 else expected.names
 
 
 def _names(path: Path, found: list[str], samples: tuple[str, ...]) -> tuple[str, ...]:

@@ -111,21 +111,35 @@ def arranged(samples: Samples, where: str, expected: Expected) -> Samples:
     return keras.tree.pack_sequence_as(expected.structure, flat)
 
 
-def check_samples(samples: Samples, where: str, expected: Expected) -> None:
-    """Raise DataError unless the arrays are what the model takes.
+def check_form(samples: Samples, labels: Array, where: str, expected: Expected) -> None:
+    """Raise DataError unless types and shapes fit the model; no value is looked at.
 
     Args:
-        samples: as `arranged` gives them.
+        samples: in any form that `arranged` takes.
+        labels: see `class_ids`.
     """
+    samples = arranged(samples, where, expected)
+    _check_samples_form(samples, f"{where} samples", expected)
+    count = sample_count(samples)
+    if labels.ndim and len(labels) != count:
+        raise DataError(f"{where} has {count} samples but {len(labels)} labels; give one for each")
+    _check_labels_form(labels, f"{where} labels", expected)
+
+
+def _check_samples_form(samples: Samples, where: str, expected: Expected) -> None:
     arrays = keras.tree.flatten(samples)
     for values, wanted in zip(arrays, expected.inputs, strict=True):
-        name = where if len(arrays) == 1 else f"{where} '{wanted.name}'"
+        name = _name_of(wanted, where, expected)
         _check_array(values, name, wanted)
         if len(values) != len(arrays[0]):
             raise DataError(
                 f"{name} has {len(values)} samples, but '{expected.names[0]}' has "
                 f"{len(arrays[0])}; give one of each for every sample"
             )
+
+
+def _name_of(one: ExpectedInput, where: str, expected: Expected) -> str:
+    return where if len(expected.inputs) == 1 else f"{where} '{one.name}'"
 
 
 def _check_array(values: Array, where: str, wanted: ExpectedInput) -> None:
@@ -138,8 +152,6 @@ def _check_array(values: Array, where: str, wanted: ExpectedInput) -> None:
             f"{where} has shape {values.shape}, but the model takes samples of shape "
             f"{_text(wanted.shape)}{_shape_hint(found, wanted.shape)}"
         )
-    if values.dtype.kind == "f":
-        _check_finite(values, where)
 
 
 def class_ids(labels: Array, where: str, expected: Expected) -> Array:
@@ -148,15 +160,9 @@ def class_ids(labels: Array, where: str, expected: Expected) -> Array:
     Raises:
         DataError: the labels are of another form, or do not fit the model's output.
     """
-    if labels.dtype.kind not in "biuf":
-        raise DataError(f"{where} holds {labels.dtype} values; labels must be class ids or one-hot")
+    _check_labels_form(labels, where, expected)
     if labels.ndim == 2 and labels.shape[1] > 1:
-        return _ids_of_one_hot(labels, where, expected)
-    if labels.ndim not in (1, 2):
-        raise DataError(
-            f"{where} has shape {labels.shape}; labels must be class ids (n,) or one-hot "
-            f"(n, {expected.classes})"
-        )
+        return _ids_of_one_hot(labels, where)
     ids = labels.reshape(-1)
     if ids.dtype.kind == "f" and not (np.isfinite(ids).all() and (ids == np.rint(ids)).all()):
         raise DataError(f"{where} holds fractions or NaN; labels must be whole class ids")
@@ -170,13 +176,28 @@ def class_ids(labels: Array, where: str, expected: Expected) -> Array:
     return ids
 
 
+def _check_labels_form(labels: Array, where: str, expected: Expected) -> None:
+    if labels.dtype.kind not in "biuf":
+        raise DataError(f"{where} holds {labels.dtype} values; labels must be class ids or one-hot")
+    if labels.ndim not in (1, 2):
+        raise DataError(
+            f"{where} has shape {labels.shape}; labels must be class ids (n,) or one-hot "
+            f"(n, {expected.classes})"
+        )
+    if labels.ndim == 2 and labels.shape[1] not in (1, expected.classes):
+        raise DataError(
+            f"{where} is one-hot for {labels.shape[1]} classes, but the model has "
+            f"{expected.classes} outputs"
+        )
+
+
 def labelled(samples: Samples, labels: Array, where: str, expected: Expected) -> Split:
     """A checked split of samples `(n, *shape)` and labels in any known form. Raises DataError."""
+    check_form(samples, labels, where, expected)
     samples = arranged(samples, where, expected)
-    check_samples(samples, f"{where} samples", expected)
-    count = sample_count(samples)
-    if labels.ndim and len(labels) != count:
-        raise DataError(f"{where} has {count} samples but {len(labels)} labels; give one for each")
+    for values, wanted in zip(keras.tree.flatten(samples), expected.inputs, strict=True):
+        if values.dtype.kind == "f":
+            _check_finite(values, _name_of(wanted, f"{where} samples", expected))
     return Split.of(samples, class_ids(labels, f"{where} labels", expected))
 
 
@@ -211,7 +232,7 @@ def digest_of_arrays(arrays: Mapping[str, Array]) -> str:
         values = arrays[name]
         digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
         for start in track(range(0, len(values), _ROWS_AT_ONCE), f"Digest of {name}"):
-            digest.update(values[start : start + _ROWS_AT_ONCE].tobytes())
+            digest.update(np.ascontiguousarray(values[start : start + _ROWS_AT_ONCE]).data)
     return digest.hexdigest()
 
 
@@ -225,12 +246,7 @@ def _check_finite(samples: Array, where: str) -> None:
             )
 
 
-def _ids_of_one_hot(labels: Array, where: str, expected: Expected) -> Array:
-    if labels.shape[1] != expected.classes:
-        raise DataError(
-            f"{where} is one-hot for {labels.shape[1]} classes, but the model has "
-            f"{expected.classes} outputs"
-        )
+def _ids_of_one_hot(labels: Array, where: str) -> Array:
     if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
         raise DataError(
             f"{where} has shape {labels.shape} but is not one-hot (a single 1 in each row); give "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import math
 import os
@@ -13,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from lrf_core.data.check import Expected, check_counts, divided
+from lrf_core.data.image import (
+    SUFFIXES,
+    check_image,
+    decoded_image,
+    obey_pixel_limit,
+    read_image_file,
+)
 from lrf_core.data.split import Array, Data, Read, Split
 from lrf_core.errors import DataError
 from lrf_core.progress import work
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MEMORY_BYTES = 2 * 2**30  # decoded images up to this size are kept; more are read when needed
 _TEST_NAMES = ("test", "val", "validation")
 _FILES_AT_ONCE = 64
@@ -48,6 +52,7 @@ def open_folder(path: Path, expected: Expected, seed: int) -> Data:
             train and test, or a file that is no image.
     """
     size = _image_size(path, expected)
+    obey_pixel_limit()
     parts = _parts(path)
     classes = {name: _class_names(folder) for name, folder in parts.items()}
     names = classes[next(iter(classes))]
@@ -166,12 +171,12 @@ def _open_images(images: _Images, size: tuple[int, int, int]) -> tuple[Read, str
     def block(indices: range) -> list[bytes]:
         digests = []
         for index in indices:
-            content = _content(images.root / images.names[index])
+            content = read_image_file(images.root / images.names[index])
             digests.append(hashlib.sha256(content).digest())
             if decoded is None:
-                _probe(content, images.root / images.names[index])
+                check_image(content, images.root / images.names[index])
             else:
-                decoded[index] = _decode(content, images.root / images.names[index], size)
+                decoded[index] = decoded_image(content, images.root / images.names[index], size)
         return digests
 
     with work("Reading images", count) as advance, ThreadPoolExecutor() as pool:
@@ -200,53 +205,8 @@ class _Reader:
     def __call__(self, indices: Array) -> Array:
         def one(index: int) -> Array:
             path = self.images.root / self.images.names[index]
-            return _decode(_content(path), path, self.size)
+            return decoded_image(read_image_file(path), path, self.size)
 
         with ThreadPoolExecutor() as pool:
             decoded = list(pool.map(one, np.asarray(indices).tolist()))
         return np.stack(decoded) if decoded else np.empty((0, *self.size), dtype=np.uint8)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read the image {path}: {error.strerror or error}") from None
-
-
-def _probe(content: bytes, path: Path) -> None:
-    """Raise DataError unless the file begins like an image."""
-    try:
-        Image.open(io.BytesIO(content)).close()
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _decode(content: bytes, path: Path, size: tuple[int, int, int]) -> Array:
-    """An image as `(height, width, channels)` uint8; of an animation, the first frame."""
-    height, width, channels = size
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = _eight_bit(opened).convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
-    if image.size != (width, height):
-        # An affine map samples bilinearly between pixel centres, as tf.image.resize does;
-        # Image.resize would smooth first, which the model has not been trained with.
-        scale = (image.width / width, 0.0, 0.0, 0.0, image.height / height, 0.0)
-        image = image.transform(
-            (width, height), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR
-        )
-    return np.asarray(image).reshape(size)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    # Pillow would clip 16-bit greys at 255 instead of scaling them.
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    return image
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:120]
-    return DataError(f"cannot decode the image {path}: {reason}; repair or remove it")

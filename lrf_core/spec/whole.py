@@ -9,6 +9,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lrf_core.errors import SpecError
+from lrf_core.limits import SPEC, read_document
+from lrf_core.spec import strict_yaml
 from lrf_core.spec.cluster import ClusterSpec
 from lrf_core.spec.explore import ExploreSpec
 from lrf_core.spec.finetune import FinetuneSpec
@@ -127,11 +129,12 @@ def read_spec(path: str | Path, kind: str = "spec") -> dict[str, Any]:
         SpecError: the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = read_document(Path(path), SPEC, f"the {kind} {path}", SpecError).decode()
+        content = strict_yaml.parsed(text)
     except OSError as error:
         raise SpecError(f"cannot read the {kind} {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:300]
         raise SpecError(f"the {kind} {path} is not valid YAML: {reason}") from None
     if not isinstance(content, dict):
         raise SpecError(f"the {kind} {path} must be a mapping of settings, got {content!r:.60}")

@@ -18,9 +18,8 @@ from PIL import Image
 from seaweed import Seaweed
 from tiny import tiny_cnn
 
-from lrf_core.data import archive as archive_module
 from lrf_core.data import open_data
-from lrf_core.errors import DataError
+from lrf_core.errors import DataError, SpecError
 from lrf_core.storage import open_store
 from lrf_core.storage.cache import cache_folder
 
@@ -184,9 +183,9 @@ def test_the_whole_is_limited_too(
     with pytest.raises(DataError, match=r"GiB, the limit in LRF_UNPACK_GIB"):
         open_data(str(path), model)
     monkeypatch.setenv("LRF_UNPACK_GIB", "much")
-    with pytest.raises(DataError, match="write how many GiB"):
+    with pytest.raises(SpecError, match="write how many GiB"):
         open_data(str(path), model)
     monkeypatch.delenv("LRF_UNPACK_GIB")
-    monkeypatch.setattr(archive_module, "_MOST_FILES", 3)
-    with pytest.raises(DataError, match="holds more than 3 files"):
+    monkeypatch.setenv("LRF_MAX_FILES", "3")
+    with pytest.raises(DataError, match=r"number of files is .*the limit is 3; .*LRF_MAX_FILES"):
         open_data(str(path), model)
