@@ -81,10 +81,19 @@ class Artifact(Record):
     def load(cls, path: str | Path) -> Self:
         """Read from a file or the folder that holds it. Raises ArtifactError."""
         source = cls._file(Path(path))
+        return cls._parsed(cls._content(source), source)
+
+    @classmethod
+    def _content(cls, source: Path) -> bytes:
         try:
-            return cls.model_validate_json(source.read_bytes())
+            return source.read_bytes()
         except OSError as error:
             raise ArtifactError(f"cannot read {cls.__name__} {source}: {error.strerror}") from None
+
+    @classmethod
+    def _parsed(cls, content: bytes, source: Path) -> Self:
+        try:
+            return cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
