@@ -2,7 +2,7 @@
 
 It finds a file that was damaged, or edited by someone who did not mean to forge it. Whoever can
 write the file can also make a new seal, for no secret is in it: against forgery there are keyed
-seals (`artifacts.seal_key`) and signatures (`releases.signing`).
+seals (`artifacts.keyed_seal`) and signatures (`releases.signing`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lrf_core.artifacts.record import digest_of
 from lrf_core.errors import ArtifactError
 
 SEAL = "seal"
-# Beside it, in the files of who has a key: see `artifacts.seal_key`.
+# Beside it, in the files of who has a key: see `artifacts.keyed_seal`.
 KEYED_SEAL = "keyed_seal"
 
 _Record = TypeVar("_Record", bound=BaseModel)

@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from lrf_core.artifacts.analysis import ModelMeasures
+from lrf_core.artifacts.keyed_seal import fits_key, keyed_json
 from lrf_core.artifacts.record import Artifact, Record
 from lrf_core.artifacts.seal import SEAL, is_sealed, sealed_json, unsealed
-from lrf_core.artifacts.seal_key import fits_key, keyed_json, seal_key
 from lrf_core.atomic import write_atomically
 from lrf_core.errors import ArtifactError, PublishRefusedError
+from lrf_core.verdict_key import verdict_key
 
 
 class Check(Record):
@@ -184,7 +185,7 @@ class Verdict(Artifact):
         Raises:
             SpecError: LRF_VERDICT_KEY_FILE names a key that cannot be used.
         """
-        key, target = seal_key(), self._file(Path(path))
+        key, target = verdict_key(), self._file(Path(path))
         write_atomically(target, keyed_json(self, key) if key else sealed_json(self))
         return target
 
@@ -198,7 +199,7 @@ class Verdict(Artifact):
                 sealed with the key that LRF_VERDICT_KEY_FILE names.
             SpecError: that key cannot be used.
         """
-        key, source = seal_key(), cls._file(Path(path))
+        key, source = verdict_key(), cls._file(Path(path))
         try:
             found = json.loads(cls._content(source))
         except (ValueError, RecursionError):

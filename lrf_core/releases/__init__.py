@@ -4,6 +4,7 @@ A store holds `blobs/<sha256>`, `<name>/<version>/...` and `<name>/index.json`; 
 not name does not exist for readers.
 """
 
+from lrf_core.release_name import release_name
 from lrf_core.releases.catalog import (
     Listed,
     list_releases,
@@ -13,7 +14,7 @@ from lrf_core.releases.catalog import (
     set_alias,
 )
 from lrf_core.releases.index import CHAMPION, LATEST, PREVIOUS, ReleaseIndex, read_index
-from lrf_core.releases.layout import release_name, version_of
+from lrf_core.releases.layout import version_of
 from lrf_core.releases.verify import (
     damaged_blobs,
     fetch_release,

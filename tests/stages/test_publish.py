@@ -27,7 +27,7 @@ from lrf_core.export import open_exported
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.releases import release_names, resolve
 from lrf_core.releases.answers import read_answers, sample_answers
-from lrf_core.spec import PublishSpec
+from lrf_core.spec import PublishSpec, make_spec
 from lrf_core.stages.publish import publish, read_release, verify_release
 from lrf_core.storage import open_store
 from lrf_core.storage.local import LocalStore
@@ -239,7 +239,12 @@ def test_a_model_changed_after_its_verdict_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a b", "../up", "a/b", ".hidden", "größe", "x" * 129, "blobs"]
+    "name",
+    [
+        *("", "a b", "../up", "a/b", ".hidden", "größe", "x" * 129, ".", "..", "a:1", "a@latest"),
+        *("blobs", "releases", "latest", "Latest", "champion", "previous", "1", "007"),
+        *("v-0123456789ab", "v-1", "v-...", "v-", "index.json", "intent.json"),
+    ],
 )
 def test_a_name_that_cannot_be_used_is_refused(
     model: keras.Model, tmp_path: Path, name: str
@@ -248,6 +253,14 @@ def test_a_name_that_cannot_be_used_is_refused(
         publish(model, verdict_of(model), str(tmp_path / "s"), name=name, attachments={})
 
     assert not (tmp_path / "s").exists()
+    settings = {"model": "m", "data": "d", "publish": {"name": name}}
+    with pytest.raises(SpecError, match=r"publish\.name.*release name"):
+        make_spec(settings)
+
+
+@pytest.mark.parametrize("name", ["v-net", "v1", "1.0", "latest-digits", "digits_2"])
+def test_names_that_are_like_no_reference_can_be_used(name: str) -> None:
+    assert make_spec({"model": "m", "data": "d", "publish": {"name": name}}).publish.name == name
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Keyed seals: proof that a record was written by who holds a key (HMAC-SHA256, RFC 2104).
 
-The key is a file of at least 32 bytes, named by LRF_VERDICT_KEY_FILE, that the steps which judge
-and publish can read, and nobody who may edit what passes between them.
+Unlike the plain seal, nobody can make one who may only edit what passes between steps.
 """
 
 from __future__ import annotations
@@ -9,47 +8,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from lrf_core.artifacts.seal import KEYED_SEAL, sealed_json, without_seals
-from lrf_core.errors import SpecError
-
-KEY_FILE_SETTING = "LRF_VERDICT_KEY_FILE"
-LEAST_KEY_BYTES = 32
+from lrf_core.verdict_key import KEY_FILE_SETTING
 
 # What else the same key may be used for must not pass for a seal.
 _PURPOSE = b"lrf verdict seal 1\n"
-
-
-def seal_key() -> bytes | None:
-    """The key in the file that LRF_VERDICT_KEY_FILE names, without line ends behind it.
-
-    Returns:
-        None where the variable is not set.
-
-    Raises:
-        SpecError: the file cannot be read, or the key is too short.
-    """
-    name = os.environ.get(KEY_FILE_SETTING)
-    if not name:
-        return None
-    try:
-        key = Path(name).read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise SpecError(
-            f"cannot read the key of verdicts {name} ({KEY_FILE_SETTING}): "
-            f"{error.strerror or error}"
-        ) from None
-    if len(key) < LEAST_KEY_BYTES:
-        raise SpecError(
-            f"the key of verdicts {name} ({KEY_FILE_SETTING}) has {len(key)} bytes, at least "
-            f"{LEAST_KEY_BYTES} are needed; make one with: openssl rand -hex 32"
-        )
-    return key
 
 
 def keyed_json(record: BaseModel, key: bytes) -> bytes:
