@@ -7,6 +7,7 @@ not name does not exist for readers.
 from lrf_core.release_name import release_name
 from lrf_core.releases.catalog import (
     Listed,
+    ListedLine,
     list_releases,
     release_names,
     resolve,
@@ -20,6 +21,7 @@ from lrf_core.releases.verify import (
     fetch_release,
     verify_release,
     verify_version,
+    verify_versions,
 )
 from lrf_core.releases.write import Proposal, Written, write_release
 
@@ -28,6 +30,7 @@ __all__ = [
     "LATEST",
     "PREVIOUS",
     "Listed",
+    "ListedLine",
     "Proposal",
     "ReleaseIndex",
     "Written",
@@ -42,6 +45,7 @@ __all__ = [
     "set_alias",
     "verify_release",
     "verify_version",
+    "verify_versions",
     "version_of",
     "write_release",
 ]
