@@ -33,9 +33,11 @@ from lrf_core.latency import LatencyTable, measured_first
 from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outcome, Outputs, Run
+from lrf_core.release_name import release_name as usable_name
 from lrf_core.results import write_results, write_whole_lineage
 from lrf_core.spec import GateSpec, Spec
 from lrf_core.storage import open_store
+from lrf_core.verdict_key import verdict_key
 
 _logger = logging.getLogger("lrf")
 _Result = TypeVar("_Result")
@@ -65,6 +67,9 @@ def _compressed(spec: Spec, outputs: Outputs) -> Run:
             "judge models with one. Use lrf analyze, explore and decompose, and train with your "
             "own losses"
         )
+    # What would fail at the end is found before the work.
+    usable_name(spec.publish.name or model.name)
+    verdict_key()
     data = open_data(spec.data, model, spec.seed)
     open_store(store_uri(spec)).check()
     exploring = spec.effective_explore()

@@ -9,7 +9,17 @@ from __future__ import annotations
 from kfp import dsl, kubernetes
 
 from lrf_core.spec import ClusterSpec
-from lrf_core.spec.cluster import PUSHGATEWAY, RUN_ID, SCRATCH, StageName, StageSpec, TolerationSpec
+from lrf_core.spec.cluster import (
+    PUSHGATEWAY,
+    RUN_ID,
+    SCRATCH,
+    SEALING,
+    VERDICT_KEY,
+    StageName,
+    StageSpec,
+    TolerationSpec,
+)
+from lrf_core.verdict_key import KEY_FILE_SETTING
 
 # The API server labels every pod of a run with the run's id. (Placeholders of kfp in environment
 # variables are resolved by no backend.)
@@ -25,6 +35,10 @@ def settled(task: dsl.PipelineTask, stage: StageName, cluster: ClusterSpec) -> d
     _placement(task, asked)
     _environment(task, cluster, asked)
     _mounts(task, cluster, asked)
+    if cluster.verdict_key and stage in SEALING:
+        secret, _, key = cluster.verdict_key.partition("/")
+        kubernetes.use_secret_as_volume(task, secret, VERDICT_KEY)
+        task.set_env_variable(KEY_FILE_SETTING, f"{VERDICT_KEY}/{key}")
     if cluster.pull_policy:
         kubernetes.set_image_pull_policy(task, cluster.pull_policy)
     if cluster.pull_secrets:

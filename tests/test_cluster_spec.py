@@ -53,6 +53,17 @@ def spec_with(cluster: dict[str, Any]) -> Spec:
         ({"secret_files": {"a": "/etc/../etc"}}, "an absolute path below /"),
         ({"claims": {"a": "/"}}, "an absolute path below /"),
         ({"claims": {"a.b": "/a"}}, "cluster.claims"),
+        ({"verdict_key": "no-key-in-it"}, "cluster.verdict_key"),
+        ({"verdict_key": "a/../b"}, "cluster.verdict_key"),
+        ({"verdict_key": "a/k", "claims": {"a": "/x"}}, "volume a is asked for 2 times"),
+        (
+            {"verdict_key": "a/k", "claims": {"b": "/run/secrets/lrf-verdict-key"}},
+            "mount /run/secrets/lrf-verdict-key is asked for 2 times",
+        ),
+        (
+            {"verdict_key": "a/k", "env": {"LRF_VERDICT_KEY_FILE": "/k"}},
+            "variable LRF_VERDICT_KEY_FILE is asked for 2 times",
+        ),
         ({"claims": {"a": "/x"}, "config_maps": {"a": "/y"}}, "volume a is asked for 2 times"),
         ({"claims": {"a": "/x", "b": "/x/"}}, "mount /x is asked for 2 times"),
         (

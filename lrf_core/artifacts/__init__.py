@@ -7,7 +7,15 @@ from lrf_core.artifacts.promotion import Promotion, PromotionStep
 from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, digest_of, versions
 from lrf_core.artifacts.release import Override, Release, ReleaseFile, ReleaseSummary
 from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
-from lrf_core.artifacts.verdict import Check, ClassChange, Confusion, MetricChange, Verdict
+from lrf_core.artifacts.verdict import (
+    Check,
+    ClassChange,
+    Confusion,
+    Evidence,
+    ExportedAnswers,
+    MetricChange,
+    Verdict,
+)
 from lrf_core.artifacts.verdicts import Verdicts
 
 __all__ = [
@@ -24,6 +32,8 @@ __all__ = [
     "DesignSpace",
     "DropCalibration",
     "EpochRecord",
+    "Evidence",
+    "ExportedAnswers",
     "FinetuneRecord",
     "LayerRecord",
     "Lineage",

@@ -82,18 +82,18 @@ class Artifact(Record):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read from a file or the folder that holds it. Raises ArtifactError."""
-        return cls._parsed(*cls._read(path))
+        source = cls._file(Path(path))
+        return cls._parsed(cls._content(source), source)
 
     @classmethod
-    def _read(cls, path: str | Path) -> tuple[Path, bytes]:
-        source = cls._file(Path(path))
+    def _content(cls, source: Path) -> bytes:
         try:
-            return source, read_document(source, DOCUMENT, str(source), ArtifactError)
+            return read_document(source, DOCUMENT, str(source), ArtifactError)
         except OSError as error:
             raise ArtifactError(f"cannot read {cls.__name__} {source}: {error.strerror}") from None
 
     @classmethod
-    def _parsed(cls, source: Path, content: bytes) -> Self:
+    def _parsed(cls, content: bytes, source: Path) -> Self:
         try:
             strict_json.parsed(content)
             return cls.model_validate_json(content)

@@ -1,11 +1,13 @@
 """A seal: the sha256 of a record's own content, kept in its file.
 
 It finds a file that was damaged, or edited by someone who did not mean to forge it. Whoever can
-write the file can also make a new seal: against forgery there are signatures (`releases.signing`).
+write the file can also make a new seal, for no secret is in it: against forgery there are keyed
+seals (`artifacts.keyed_seal`) and signatures (`releases.signing`).
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 from typing import Any, TypeVar
 
@@ -15,6 +17,8 @@ from lrf_core.artifacts.record import digest_of
 from lrf_core.errors import ArtifactError
 
 SEAL = "seal"
+# Beside it, in the files of who has a key: see `artifacts.keyed_seal`.
+KEYED_SEAL = "keyed_seal"
 
 _Record = TypeVar("_Record", bound=BaseModel)
 
@@ -27,18 +31,22 @@ def sealed_json(record: BaseModel) -> bytes:
 
 def is_sealed(content: dict[str, Any]) -> bool:
     """Whether the content of a file has a seal, and the seal fits."""
-    return content.get(SEAL) == digest_of(_without_seal(content))
+    seal = content.get(SEAL)
+    return isinstance(seal, str) and hmac.compare_digest(
+        seal.encode(), digest_of(without_seals(content)).encode()
+    )
 
 
 def unsealed(content: dict[str, Any]) -> dict[str, Any]:
     """The content of a sealed file without the seal. Raises ValueError unless the seal fits."""
     if not is_sealed(content):
         raise ValueError("it was changed since it was written (its seal does not fit)")
-    return _without_seal(content)
+    return without_seals(content)
 
 
-def _without_seal(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key != SEAL}
+def without_seals(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file but for its seals."""
+    return {key: value for key, value in content.items() if key not in (SEAL, KEYED_SEAL)}
 
 
 def read_sealed(kind: type[_Record], content: bytes, where: str) -> _Record:

@@ -1,18 +1,24 @@
-"""The gate's answer, check by check, with all that was measured for it."""
+"""The gate's answer, check by check, with all that was measured for it.
+
+The checks follow from the numbers and the settings in the verdict (`lrf_core.gate.checks`), so that
+whoever acts on a verdict can compute them again.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from lrf_core import strict_json
 from lrf_core.artifacts.analysis import ModelMeasures
+from lrf_core.artifacts.keyed_seal import fits_key, keyed_json
 from lrf_core.artifacts.record import Artifact, Record
 from lrf_core.artifacts.seal import SEAL, is_sealed, sealed_json, unsealed
 from lrf_core.atomic import write_atomically
-from lrf_core.errors import PublishRefusedError
+from lrf_core.errors import ArtifactError, PublishRefusedError
+from lrf_core.verdict_key import verdict_key
 
 
 class Check(Record):
@@ -38,6 +44,7 @@ class MetricChange(Record):
         bootstrap_interval: of an accuracy, the paired percentile bootstrap, for comparison.
         lost, won: samples that only the baseline, or only the candidate, gets right.
         mcnemar_p: p value of the hypothesis that as many are lost as won.
+        bound: what the drop does not exceed, with the confidence of the gate; None without one.
     """
 
     name: str
@@ -52,6 +59,7 @@ class MetricChange(Record):
     lost: int | None = None
     won: int | None = None
     mcnemar_p: float | None = None
+    bound: float | None = None
 
 
 class ClassChange(Record):
@@ -63,6 +71,8 @@ class ClassChange(Record):
         before, after: percent of them given this class.
         drop: points lost.
         interval: of `drop`, 95%, Tango score.
+        answered_before, answered_after: samples of any class that the baseline, or the candidate,
+            gives this class.
     """
 
     label: str
@@ -71,6 +81,8 @@ class ClassChange(Record):
     after: float
     drop: float
     interval: tuple[float, float]
+    answered_before: int = 0
+    answered_after: int = 0
 
 
 class Confusion(Record):
@@ -85,10 +97,48 @@ class Confusion(Record):
     counts: tuple[tuple[int, ...], ...]
 
 
+class ExportedAnswers(Record):
+    """How the LiteRT file answers beside the model that it was made from.
+
+    Attributes:
+        samples: compared.
+        apart: largest difference of two answers, as a share of the largest answer.
+        other_class: samples that are given another class by a clear lead.
+    """
+
+    samples: int
+    apart: float
+    other_class: int
+
+
+class Evidence(Record):
+    """What the checks rest on beside the numbers that are reported.
+
+    Attributes:
+        output_shapes: of baseline and candidate, None for the batch.
+        not_finite: samples on which an answer of the candidate is not finite; None where the shapes
+            differ.
+        exported: None where the answers could not be compared.
+        reloaded_digest: of the candidate saved and loaded again; None where that fails.
+        problems: name of a check to the reason why it could not be measured.
+    """
+
+    output_shapes: tuple[tuple[int | None, ...], tuple[int | None, ...]]
+    not_finite: int | None
+    exported: ExportedAnswers | None
+    reloaded_digest: str | None
+    problems: dict[str, str]
+
+
 class Verdict(Artifact):
     """The gate's answer for one candidate model.
 
-    What could not be compared is None or empty.
+    What could not be compared is None or empty. The lineage holds the settings that it was judged
+    by: the gate, the number of candidates judged together, and the seed.
+
+    A file has a seal, the sha256 of its content: it finds damage and careless edits, and anyone can
+    compute it again. Where LRF_VERDICT_KEY_FILE names a key, a file has a keyed seal as well
+    (HMAC-SHA256), which nobody can make without the key, and `load` refuses a file without it.
 
     Attributes:
         baseline_digest, candidate_digest: content digests of the two models.
@@ -100,9 +150,12 @@ class Verdict(Artifact):
         calibration_error: expected calibration error of baseline and candidate, percent.
         confusion: of the candidate.
         warnings: what a person should know before trusting the numbers; they decide nothing.
+        evidence: None in a verdict of schema version 1, by which nothing is published.
     """
 
     file_name: ClassVar[str] = "verdict.json"
+    # Verdicts of version 1 can be shown.
+    schema_version: Literal[1, 2] = 2  # type: ignore[assignment]
     passed: bool
     baseline_digest: str
     candidate_digest: str
@@ -117,6 +170,7 @@ class Verdict(Artifact):
     calibration_error: tuple[float, float] | None = None
     confusion: Confusion | None = None
     warnings: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -126,9 +180,13 @@ class Verdict(Artifact):
         return unsealed(content) if sealed else content
 
     def save(self, path: str | Path) -> Path:
-        """Write with a seal, by which `load` finds a file that was edited; returns the file."""
-        target = self._file(Path(path))
-        write_atomically(target, sealed_json(self))
+        """Write with its seals; returns the file.
+
+        Raises:
+            SpecError: LRF_VERDICT_KEY_FILE names a key that cannot be used.
+        """
+        key, target = verdict_key(), self._file(Path(path))
+        write_atomically(target, keyed_json(self, key) if key else sealed_json(self))
         return target
 
     @classmethod
@@ -137,19 +195,28 @@ class Verdict(Artifact):
 
         Raises:
             ArtifactError: no such file, or no verdict.
-            PublishRefusedError: it was edited: its seal is gone or does not fit.
+            PublishRefusedError: it was edited: its seal is gone or does not fit; or it is not
+                sealed with the key that LRF_VERDICT_KEY_FILE names.
+            SpecError: that key cannot be used.
         """
-        source, content = cls._read(path)
+        key, source = verdict_key(), cls._file(Path(path))
+        content = cls._content(source)
         try:
             found = strict_json.parsed(content)
         except ValueError:
-            return cls._parsed(source, content)  # says why
-        if isinstance(found, dict) and not is_sealed(found):
+            return cls._parsed(content, source)  # says why
+        if not isinstance(found, dict):
+            raise ArtifactError(f"{source} is no {cls.__name__}: it holds no JSON object")
+        if not is_sealed(found):
             raise PublishRefusedError(
                 f"the verdict {source} was edited or damaged since it was written (its seal does "
                 "not fit); judge the model again"
             )
-        return cls._parsed(source, content)
+        if key and (problem := fits_key(found, key)):
+            raise PublishRefusedError(
+                f"the verdict {source} {problem}; judge the model again where the key is"
+            )
+        return cls._parsed(content, source)
 
     def failed(self) -> tuple[Check, ...]:
         """The checks that did not pass."""

@@ -30,6 +30,7 @@ from lrf_core.errors import SpecError
 from lrf_core.outputs import Outputs
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import make_spec, read_spec
+from lrf_core.verdict_key import verdict_key
 
 
 def finetune(
@@ -103,6 +104,9 @@ def validate(
 ) -> None:
     """Judge the candidate against the original on test samples.
 
+    The drop must be within its limit with 95% confidence (gate.confidence in a spec); with too few
+    samples to tell, the check fails and names how many are needed.
+
     Reads OUT/candidate/model.keras, writes OUT/verdict.json, OUT/report.html and
     OUT/lineage.json. Ends with 3 when the gate says no.
 
@@ -133,6 +137,7 @@ def validate(
         gate={"max_accuracy_drop": max_accuracy_drop},
     )
     asked, outputs = asked_for(spec, settings)
+    verdict_key()  # one that cannot be used is found before the work
     hold(outputs)
     baseline, samples = inputs_of(asked)
     places = outputs.of_plans()
@@ -170,10 +175,12 @@ def publish(
 ) -> None:
     """Publish the candidate as an immutable release, if its verdict is a pass.
 
-    Reads OUT/candidate/model.keras and OUT/verdict.json. With --spec, the verdict must have been
-    made by exactly the limits that the spec asks for; how and where to publish is taken from it
-    too. Publishing the same model again changes nothing; run it again after an interruption, and
-    the release is completed.
+    Reads OUT/candidate/model.keras and OUT/verdict.json. Each check of the verdict is computed
+    again from its numbers; if LRF_VERDICT_KEY_FILE names a key, the verdict must be sealed with it.
+    Plan, training and analysis in OUT must be of the run that was judged. With --spec, the verdict
+    must have been made by exactly the limits that the spec asks for; how and where to publish is
+    taken from it too. Publishing the same model again changes nothing; run it again after an
+    interruption, and the release is completed.
 
     With --override-by and --override-reason a person publishes a model that did not pass: kept in
     OUT/override.json, the report, and the release. No one can override other output shapes, answers

@@ -15,7 +15,7 @@ from lrf_core.errors import EXIT_BAD_INPUT
 from lrf_core.storage import open_store
 
 if TYPE_CHECKING:
-    from lrf_core.releases import Listed
+    from lrf_core.releases import Listed, ListedLine
     from lrf_core.storage import Store
 
 app = typer.Typer(
@@ -56,6 +56,8 @@ def list_(
 ) -> None:
     """The releases of a name, or of all names: number, version, time, aliases, and the model.
 
+    As the index has them; `lrf releases show` reads a manifest, with all files.
+
     \b
     Examples:
       lrf releases list
@@ -71,9 +73,9 @@ def list_(
     names = [name] if name else release_names(opened)
     found = {name: list_releases(opened, name) for name in names}
     if as_json:
-        print_json({name: [_as_json(listed) for listed in each] for name, each in found.items()})
+        print_json({name: [_as_line(line) for line in each] for name, each in found.items()})
     else:
-        tables = [releases_table(each) for each in found.values()] or [releases_table([])]
+        tables = [releases_table(*each) for each in found.items()] or [releases_table("", [])]
         _print(Group(*tables))
 
 
@@ -114,7 +116,8 @@ def verify(
     """Read releases back, and compare every byte with what was published. All of a name by default.
 
     The files against the manifest, the manifest and the signature against the index, the index
-    against its own seal, and the blobs. With --public-key also who signed. That needs lrf[signing].
+    against its own seal, and the blobs; several at a time. With --public-key also who signed. That
+    needs lrf[signing].
 
     \b
     Examples:
@@ -126,13 +129,13 @@ def verify(
     signed as asked for.
     """
     from lrf_core.releases.catalog import index_of, number_of
-    from lrf_core.releases.verify import verify_version
+    from lrf_core.releases.verify import verify_versions
 
     opened = open_store(store)
     index = index_of(opened, name)
     every = range(1, len(index.versions) + 1)
     numbers = [number_of(index, name, ref)] if ref else list(every)
-    damaged = {number: verify_version(opened, name, number) for number in numbers}
+    damaged = verify_versions(opened, name, numbers)
     if as_json:
         print_json({"name": name, "damaged": damaged})
     for number, paths in damaged.items():
@@ -210,6 +213,15 @@ def _check_signature(store: Store, name: str, number: int, public_key: Path) -> 
 def _as_json(listed: Listed) -> dict[str, Any]:
     release = listed.release.model_dump(mode="json")
     return {"number": listed.number, "aliases": list(listed.aliases), **release}
+
+
+def _as_line(line: ListedLine) -> dict[str, Any]:
+    return {
+        "number": line.number,
+        "version": line.version,
+        "aliases": list(line.aliases),
+        **line.listing.model_dump(mode="json"),
+    }
 
 
 def _print(content: Any) -> None:

@@ -17,6 +17,11 @@ Array = npt.NDArray[Any]
 MOST_CLASSES = 50
 OTHERS = "(others)"
 _LEVEL = 0.95
+# Of what a class with few samples does not rule out.
+_ONE_SIDED = 0.95
+# Samples of a class below which a warning says how little they show.
+FEW_SAMPLES = 20
+_SHOWN = 5
 
 
 def class_titles(names: Sequence[str], classes: int) -> tuple[str, ...]:
@@ -36,17 +41,43 @@ def class_changes(
     right_before, right_after = before == labels, after == labels
     kinds = (np.ones_like(right_before), right_before, right_after, right_before & ~right_after)
     counts = np.stack([np.bincount(labels[kind], minlength=len(names)) for kind in kinds])
+    answered = np.stack([np.bincount(given, minlength=len(names)) for given in (before, after)])
     changes = [
-        _change(names[i], *(int(n) for n in counts[:, i]))
+        _change(names[i], *(int(n) for n in counts[:, i])).model_copy(
+            update={"answered_before": int(answered[0, i]), "answered_after": int(answered[1, i])}
+        )
         for i in np.flatnonzero(counts[0]).tolist()
     ]
     return tuple(sorted(changes, key=lambda change: -change.drop))
 
 
-def classes_without_samples(labels: Array, names: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes that no sample is of."""
-    found = np.bincount(labels, minlength=len(names))
-    return tuple(name for name, count in zip(names, found, strict=True) if not count)
+def class_warnings(labels: Array, names: Sequence[str]) -> tuple[str, ...]:
+    """What cannot be known of classes with too few samples, in words.
+
+    Args:
+        labels: class ids `(n,)`.
+        names: of all classes.
+    """
+    found = np.bincount(labels, minlength=len(names)).tolist()
+    counts = dict(zip(range(len(names)), found, strict=True))
+    absent = [names[i] for i, count in counts.items() if not count]
+    few = {i: count for i, count in counts.items() if 0 < count < FEW_SAMPLES}
+    warnings = []
+    if absent:
+        warnings.append(
+            f"{len(absent):,} of {len(names):,} classes have no test samples "
+            f"({_first(absent)}): nothing is known of them"
+        )
+    if few:
+        shown = [f"{names[i]}: {few[i]}" for i in sorted(few, key=lambda i: few[i])]
+        least = min(few.values())
+        unseen = 100.0 * score_interval(0, 0, least, 2.0 * _ONE_SIDED - 1.0)[1]
+        warnings.append(
+            f"{len(few):,} of {len(names):,} classes have fewer than {FEW_SAMPLES} test samples "
+            f"({_first(shown)}): {least} that are answered as before do not rule out that recall "
+            f"of a class fell by {unseen:.0f} points"
+        )
+    return tuple(warnings)
 
 
 def confusion(
@@ -70,6 +101,10 @@ def confusion(
     cells = np.bincount(place[labels] * size + place[given], minlength=size * size)
     rows = cells.reshape(size, size).tolist()
     return Confusion(labels=tuple(titles), counts=tuple(tuple(row) for row in rows))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _change(label: str, samples: int, before: int, after: int, lost: int) -> ClassChange:

@@ -27,6 +27,11 @@ Array = npt.NDArray[Any]
 LEVEL = 0.95
 
 
+def each_confidence(confidence: float, candidates: int) -> float:
+    """That at which each of several candidates is judged, so that it holds for all (Bonferroni)."""
+    return 1.0 - (1.0 - confidence) / candidates
+
+
 @dataclass(frozen=True)
 class MeasuredMetric:
     """A metric with what was measured of it."""
@@ -48,30 +53,59 @@ class MeasuredMetric:
         low, high = self.paired.interval(LEVEL)
         return self.scale * low, self.scale * high
 
-    def change(self, seed: int) -> MetricChange:
-        """For the verdict. Args: seed: of the bootstrap that stands beside the interval."""
-        found, scale = self.paired, self.scale
-        change = MetricChange(
-            name=self.metric.name,
-            unit="points" if self.metric.is_accuracy else "",
-            higher_is_better=self.metric.higher_is_better,
-            before=scale * found.before,
-            after=scale * found.after,
-            drop=self.drop,
-            interval=self.interval,
-            method=found.method,
+    def change(self, seed: int, confidence: float | None) -> MetricChange:
+        """For the verdict, see `change_of`."""
+        metric = self.metric
+        return change_of(
+            self.paired,
+            metric.name,
+            is_accuracy=metric.is_accuracy,
+            higher_is_better=metric.higher_is_better,
+            seed=seed,
+            confidence=confidence,
         )
-        if found.lost is None or found.won is None:
-            return change
-        low, high = percentile_bootstrap(found.lost, found.won, found.count, LEVEL, seed)
-        return change.model_copy(
-            update={
-                "bootstrap_interval": (scale * low, scale * high),
-                "lost": found.lost,
-                "won": found.won,
-                "mcnemar_p": mcnemar_p_value(found.lost, found.won),
-            }
-        )
+
+
+def change_of(
+    found: Paired,
+    name: str,
+    *,
+    is_accuracy: bool,
+    higher_is_better: bool,
+    seed: int,
+    confidence: float | None,
+) -> MetricChange:
+    """The change of a metric as verdicts have it.
+
+    Args:
+        name: of the metric, as people read it.
+        seed: of the bootstrap that stands beside the interval.
+        confidence: one-sided, of the bound; None for none.
+    """
+    scale = 100.0 if is_accuracy else 1.0
+    low, high = found.interval(LEVEL)
+    change = MetricChange(
+        name=name,
+        unit="points" if is_accuracy else "",
+        higher_is_better=higher_is_better,
+        before=scale * found.before,
+        after=scale * found.after,
+        drop=scale * found.difference,
+        interval=(scale * low, scale * high),
+        method=found.method,
+        bound=None if confidence is None else scale * found.upper_bound(confidence),
+    )
+    if found.lost is None or found.won is None:
+        return change
+    low, high = percentile_bootstrap(found.lost, found.won, found.count, LEVEL, seed)
+    return change.model_copy(
+        update={
+            "bootstrap_interval": (scale * low, scale * high),
+            "lost": found.lost,
+            "won": found.won,
+            "mcnemar_p": mcnemar_p_value(found.lost, found.won),
+        }
+    )
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,18 @@ def accuracy_rank(name: str) -> int:
     return int(found[1]) if found else 1
 
 
+def metric_title(name: str) -> str:
+    """The name of a metric as people read it, from that in the spec."""
+    if not (name == "accuracy" or _TOP_K.fullmatch(name)):
+        return name
+    k = accuracy_rank(name)
+    return "accuracy" if k == 1 else f"top-{k} accuracy"
+
+
 def accuracy_metric(k: int = 1) -> Metric:
     """Share of samples with the label among the k largest answers."""
     return Metric(
-        name="accuracy" if k == 1 else f"top-{k} accuracy",
+        name=metric_title(f"top_{k}"),
         higher_is_better=True,
         is_accuracy=True,
         of_probabilities=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,16 +51,13 @@ class Paired:
         return self.interval(2.0 * confidence - 1.0)[1]
 
     def samples_needed(self, limit: float, confidence: float) -> int | None:
-        """Samples for an upper bound within the limit, if all else stays as it was measured.
+        """Samples for an upper bound within the limit, if shares of lost and won stay as they are.
 
-        Exact for lost and won samples; else by the width, which falls with the root of the count.
-        None where the difference itself is over the limit, or no number of samples would do.
+        None where the difference itself is over the limit, where no number of samples would do, or
+        without numbers of lost and won samples.
         """
-        if self.difference >= limit:
+        if self.difference >= limit or self.lost is None or self.won is None:
             return None
-        if self.lost is None or self.won is None:
-            wider = (self.upper_bound(confidence) - self.difference) / (limit - self.difference)
-            return math.ceil(self.count * wider * wider)
         lost, won = self.lost / self.count, self.won / self.count
 
         def is_enough(count: int) -> bool:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from lrf_core.artifacts import ExportedAnswers
 from lrf_core.data import Split
 from lrf_core.errors import ExportError, LrfError
 from lrf_core.models.latency import Latency, Run, keras_run, latency_in_turns, litert_run
@@ -23,6 +24,9 @@ Array = npt.NDArray[Any]
 
 # Samples on which the exported file must answer as the model does.
 EXPORT_SAMPLES = 64
+# How closely it must, as a share of the largest answer. Float32 arithmetic in another order stays a
+# hundred times below it; a wrongly converted layer does not.
+EXPORT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,46 @@ def litert_latencies(
     return tuple(found.get(i) for i in range(len(exports)))
 
 
-def answers_to_compare(
+def exported_answers(
     answers: Array | None, export: Exported, split: Split
-) -> tuple[Array | None, Array | None, str]:
-    """Answers of the model and of its export on the first samples, or why there are none."""
+) -> tuple[ExportedAnswers | None, str]:
+    """How a model's export answers on the first samples, or why that cannot be compared.
+
+    Args:
+        answers: of the model to all samples, `(count, classes)`; None where they have another shape
+            than the baseline's.
+    """
     if answers is None:
-        return None, None, "the answers have another shape than the baseline's"
+        return None, "the answers have another shape than the baseline's"
     if export.model is None:
-        return None, None, export.reason
+        return None, export.reason
     samples = split.read(np.arange(min(EXPORT_SAMPLES, split.count)))
     try:
-        return answers[:EXPORT_SAMPLES], export.model.predict(samples), ""
+        found = export.model.predict(samples)
     except ExportError as error:
-        return None, None, str(error)
+        return None, str(error)
+    judged = answers[:EXPORT_SAMPLES]
+    if judged.shape != found.shape:
+        return None, f"LiteRT answers with shape {found.shape}"
+    if not (np.isfinite(judged).all() and np.isfinite(found).all()):
+        return None, "the answers are not finite"
+    return compared_answers(judged, found), ""
+
+
+def compared_answers(judged: Array, found: Array) -> ExportedAnswers:
+    """How far apart the finite answers `(n, classes)` of a model and of its export are.
+
+    A class may be another one where the lead over the second class is at most EXPORT_TOLERANCE
+    times the largest answer.
+    """
+    scale = float(np.abs(judged).max()) or 1.0
+    runner_up, best = np.sort(judged, axis=-1)[:, -2:].T
+    decided = best - runner_up > EXPORT_TOLERANCE * scale
+    return ExportedAnswers(
+        samples=len(judged),
+        apart=float(np.abs(judged - found).max()) / scale,
+        other_class=int(np.sum(decided & (judged.argmax(axis=-1) != found.argmax(axis=-1)))),
+    )
 
 
 def digest_after_loading(model: keras.Model) -> tuple[str | None, str]:

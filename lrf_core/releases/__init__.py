@@ -4,8 +4,10 @@ A store holds `blobs/<sha256>`, `<name>/<version>/...` and `<name>/index.json`; 
 not name does not exist for readers.
 """
 
+from lrf_core.release_name import release_name
 from lrf_core.releases.catalog import (
     Listed,
+    ListedLine,
     list_releases,
     release_names,
     resolve,
@@ -13,12 +15,13 @@ from lrf_core.releases.catalog import (
     set_alias,
 )
 from lrf_core.releases.index import CHAMPION, LATEST, PREVIOUS, ReleaseIndex, read_index
-from lrf_core.releases.layout import release_name, version_of
+from lrf_core.releases.layout import version_of
 from lrf_core.releases.verify import (
     damaged_blobs,
     fetch_release,
     verify_release,
     verify_version,
+    verify_versions,
 )
 from lrf_core.releases.write import Proposal, Written, write_release
 
@@ -27,6 +30,7 @@ __all__ = [
     "LATEST",
     "PREVIOUS",
     "Listed",
+    "ListedLine",
     "Proposal",
     "ReleaseIndex",
     "Written",
@@ -41,6 +45,7 @@ __all__ = [
     "set_alias",
     "verify_release",
     "verify_version",
+    "verify_versions",
     "version_of",
     "write_release",
 ]

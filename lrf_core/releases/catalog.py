@@ -14,11 +14,13 @@ from lrf_core.releases.index import (
     LATEST,
     PREVIOUS,
     IndexEntry,
+    Listing,
     ReleaseIndex,
     change_index,
     read_index,
 )
 from lrf_core.releases.layout import INDEX_FILE, check_alias, is_version, manifest_key
+from lrf_core.releases.parallel import in_parallel
 from lrf_core.storage import MissingObjectError, Store
 
 
@@ -29,6 +31,16 @@ class Listed:
     number: int
     release: Release
     aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ListedLine:
+    """The same as a list shows it: without the files."""
+
+    number: int
+    version: str
+    aliases: tuple[str, ...]
+    listing: Listing
 
 
 def resolve(store: Store, name: str, ref: str | int) -> Listed:
@@ -42,10 +54,28 @@ def resolve(store: Store, name: str, ref: str | int) -> Listed:
     return _listed(store, name, index, number_of(index, name, str(ref)))
 
 
-def list_releases(store: Store, name: str) -> list[Listed]:
-    """All releases of a name, by number. Raises ArtifactError and StorageError as `resolve`."""
+def list_releases(store: Store, name: str) -> list[ListedLine]:
+    """All releases of a name, by number, as the index has them.
+
+    One request; and one more for each release that an older version of lrf published.
+
+    Raises:
+        ArtifactError: there are none, or the index or such a manifest is damaged.
+        StorageError: the store cannot be read.
+    """
     index = index_of(store, name)
-    return [_listed(store, name, index, number + 1) for number in range(len(index.versions))]
+    older = [entry for entry in index.versions if entry.listing is None]
+    read = in_parallel(lambda entry: read_manifest(store, name, entry), older, "Reading manifests")
+    found = {release.version: Listing.of(release) for release in read}
+    return [
+        ListedLine(
+            number,
+            entry.version,
+            index.aliases_of(number),
+            entry.listing or found[entry.version],
+        )
+        for number, entry in enumerate(index.versions, 1)
+    ]
 
 
 def release_names(store: Store) -> list[str]:

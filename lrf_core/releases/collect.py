@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,7 @@ from lrf_core.releases.layout import (
     manifest_key,
     version_in,
 )
+from lrf_core.releases.parallel import in_parallel
 from lrf_core.releases.verify import get_sound
 from lrf_core.storage import Store
 
@@ -86,8 +88,9 @@ class _Survey:
         names = {name for name, _ in self.versions}
         for name in names:
             index = read_index(self.store, name)
-            for entry in index.versions if index else ():
-                self._keep_visible(name, entry)
+            entries = index.versions if index else ()
+            for entry, manifest in zip(entries, self._manifests(name, entries), strict=True):
+                self._keep_visible(name, entry, manifest)
         strays = [
             key
             for (name, version), keys in sorted(self.versions.items())
@@ -96,12 +99,19 @@ class _Survey:
         # The intent last: what is interrupted here is recognized again.
         strays.sort(key=lambda key: key.endswith(f"/{INTENT_FILE}"))
         unnamed = [key for key in sorted(self.blobs) if key not in self.named]
-        return strays + [key for key in unnamed if self._is_old(key)]
+        old = in_parallel(self._is_old, unnamed, "Looking at unnamed blobs")
+        return strays + [key for key, is_old in zip(unnamed, old, strict=True) if is_old]
 
-    def _keep_visible(self, name: str, entry: IndexEntry) -> None:
+    def _manifests(self, name: str, entries: Sequence[IndexEntry]) -> list[bytes | None]:
+        def read(entry: IndexEntry) -> bytes | None:
+            sha256 = entry.manifest_sha256
+            content = get_sound(self.store, manifest_key(name, entry.version), sha256)
+            return content or get_sound(self.store, blob_key(sha256), sha256)
+
+        return in_parallel(read, entries, f"Reading manifests of {name}")
+
+    def _keep_visible(self, name: str, entry: IndexEntry, content: bytes | None) -> None:
         sha256 = entry.manifest_sha256
-        content = get_sound(self.store, manifest_key(name, entry.version), sha256)
-        content = content or get_sound(self.store, blob_key(sha256), sha256)
         if content is None:
             raise ArtifactError(
                 f"{self.store.url(manifest_key(name, entry.version))} is missing or damaged, so "

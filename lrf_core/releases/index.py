@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_random
 
-from lrf_core.artifacts import Record
+from lrf_core.artifacts import Record, Release, ReleaseSummary
 from lrf_core.artifacts.seal import read_sealed, sealed_json
 from lrf_core.errors import StorageError
 from lrf_core.releases.layout import index_key
@@ -19,16 +19,54 @@ LATEST, CHAMPION, PREVIOUS = "latest", "champion", "previous"
 _GIVE_UP_S = 120.0
 
 
+class Listing(Record):
+    """What a list of releases shows of one, as its manifest has it.
+
+    Attributes:
+        published: when, ISO 8601.
+        model_digest: of the model that was judged.
+        signed_by: fingerprint of the public key; None where it is not signed.
+        overridden_by: who let it through; None where it passed.
+    """
+
+    published: str
+    model_digest: str
+    summary: ReleaseSummary
+    signed_by: str | None
+    overridden_by: str | None
+
+    @classmethod
+    def of(cls, release: Release) -> Listing:
+        """From a manifest."""
+        return cls(
+            published=release.lineage.created,
+            model_digest=release.model_digest,
+            summary=release.summary,
+            signed_by=release.signed_by,
+            overridden_by=release.override.by if release.override else None,
+        )
+
+
 class IndexEntry(Record):
     """A version that readers see.
 
     Attributes:
         manifest_sha256, signature_sha256: of these two files (hex); no other file names them.
+        listing: None in entries of index version 1: the manifest has it.
     """
 
     version: str
     manifest_sha256: str
     signature_sha256: str | None = None
+    listing: Listing | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An entry of index version 1 keeps its bytes, which the seal is of."""
+        written: dict[str, Any] = content(self)
+        if self.listing is None:
+            del written["listing"]
+        return written
 
 
 class ReleaseIndex(Record):
@@ -39,7 +77,7 @@ class ReleaseIndex(Record):
         aliases: to numbers.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     versions: tuple[IndexEntry, ...] = ()
     aliases: dict[str, int] = Field(default_factory=dict)
 

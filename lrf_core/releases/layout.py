@@ -1,14 +1,12 @@
-"""Where everything of a release lies in a store: the keys, and the names that can be used."""
+"""Where everything of a release lies in a store: the keys, and the aliases that can be used."""
 
 from __future__ import annotations
 
-import logging
 import re
 
 from lrf_core.artifacts import Release, digest_of
 from lrf_core.errors import SpecError
-
-_logger = logging.getLogger("lrf")
+from lrf_core.release_name import NAME
 
 BLOBS = "blobs"
 INDEX_FILE = "index.json"
@@ -16,23 +14,9 @@ INTENT_FILE = "intent.json"
 SIGNATURE_FILE = "signature.json"
 SAVED_MODEL = "saved_model"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _VERSION = re.compile(r"v-[0-9a-f]{12}")
 _BLOB = re.compile(rf"{BLOBS}/[0-9a-f]{{64}}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-
-
-def release_name(name: str) -> str:
-    """The name in lower case. Raises SpecError for one that cannot be used."""
-    lowered = name.lower()
-    if not _NAME.fullmatch(lowered) or lowered == BLOBS:
-        raise SpecError(
-            f"release name {name!r:.140} is not usable; start with a letter or digit and use only "
-            f"a-z, 0-9, '.', '_' and '-', at most 128, and not '{BLOBS}'"
-        )
-    if lowered != name:
-        _logger.info("release name '%s' is written '%s'", name, lowered)
-    return lowered
 
 
 def version_of(name: str, model_digest: str) -> str:
@@ -84,6 +68,6 @@ def version_in(key: str) -> tuple[str, str, str] | None:
     """Name, version and path of a file in a version's directory; None for another key."""
     name, _, below = key.partition("/")
     version, _, path = below.partition("/")
-    if path and _NAME.fullmatch(name) and _VERSION.fullmatch(version):
+    if path and NAME.fullmatch(name) and _VERSION.fullmatch(version):
         return name, version, path
     return None

@@ -29,7 +29,7 @@ from lrf_core.artifacts.seal import read_sealed, sealed_json
 from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.progress import track
 from lrf_core.releases.catalog import manifest_from
-from lrf_core.releases.index import IndexEntry, change_index, read_index
+from lrf_core.releases.index import IndexEntry, Listing, change_index, read_index
 from lrf_core.releases.intent import FRESH, Intent
 from lrf_core.releases.layout import (
     INTENT_FILE,
@@ -202,6 +202,7 @@ class _Writer:
             version=self.version,
             manifest_sha256=_sha256(content),
             signature_sha256=_sha256(signature) if signature else None,
+            listing=Listing.of(release),
         )
         before, _ = self._visible()
         index = change_index(self.store, self.name, lambda index: index.with_version(entry))

@@ -13,7 +13,7 @@ from rich.text import Text
 from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, Verdict
 from lrf_core.exploration.frontier import FrontierPoint
 from lrf_core.exploration.resources import QUANTITIES
-from lrf_core.releases import Listed
+from lrf_core.releases import Listed, ListedLine
 from lrf_core.report import text
 from lrf_core.report.plans import PlanRow
 
@@ -258,10 +258,10 @@ def published(release: Release) -> Text:
     return Text(f"NOT PASSED, {said} all the same\n{why}", style="bold red")
 
 
-def releases_table(found: Sequence[Listed]) -> Table:
+def releases_table(name: str, found: Sequence[ListedLine]) -> Table:
     """Releases of one name, the latest first."""
     table = _table(
-        f"Releases of {found[0].release.name}" if found else "No releases",
+        f"Releases of {name}" if found else "No releases",
         _number("number"),
         _word("version"),
         _word("published"),
@@ -271,16 +271,16 @@ def releases_table(found: Sequence[Listed]) -> Table:
         _word("signed"),
     )
     for listed in reversed(found):
-        summary = listed.release.summary
+        listing, summary = listed.listing, listed.listing.summary
         _add(
             table,
             str(listed.number),
-            listed.release.version,
-            _moment(listed.release),
+            listed.version,
+            _moment(listing.published),
             ", ".join(listed.aliases) or "-",
             _percents(summary.accuracy_before, summary.accuracy_after),
             f"{summary.params_before:,} > {summary.params_after:,}",
-            "yes" if listed.release.signed_by else "no",
+            "yes" if listing.signed_by else "no",
         )
     return table
 
@@ -296,7 +296,7 @@ def release_table(listed: Listed) -> Group:
     facts = {
         "number": str(listed.number),
         "aliases": ", ".join(listed.aliases) or "-",
-        "published": _moment(release),
+        "published": _moment(release.lineage.created),
         "accuracy": _percents(summary.accuracy_before, summary.accuracy_after),
         "parameters": f"{summary.params_before:,} > {summary.params_after:,}",
         "MACs": f"{summary.macs_before:,} > {summary.macs_after:,}",
@@ -311,8 +311,8 @@ def release_table(listed: Listed) -> Group:
     return Group(table, Text(f"\n{lines}"))
 
 
-def _moment(release: Release) -> str:
-    return release.lineage.created.replace("T", " ").removesuffix("+00:00")
+def _moment(time: str) -> str:
+    return time.replace("T", " ").removesuffix("+00:00")
 
 
 def _percents(before: float | None, after: float | None) -> str:

@@ -11,12 +11,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lrf_core.spec.duration import Duration
 from lrf_core.spec.section import Section
+from lrf_core.verdict_key import KEY_FILE_SETTING
 
 StageName = Literal["analyze", "explore", "merge", "decompose", "finetune", "validate", "publish"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 # Set in every step by the pipeline itself.
 RUN_ID, PUSHGATEWAY = "LRF_RUN_ID", "LRF_PUSHGATEWAY"
+
+# Steps that seal or read verdicts, and where the key for that is mounted.
+SEALING: tuple[StageName, ...] = ("validate", "publish")
+VERDICT_KEY = "/run/secrets/lrf-verdict-key"
 
 # Where `scratch` is mounted; also the cache of what was fetched.
 SCRATCH = "/scratch"
@@ -59,6 +64,9 @@ VolumeName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", ma
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 SecretKey = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+$")]
+VolumeKey = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-zA-Z0-9][-._a-zA-Z0-9]*$")
+]
 LabelKey = Annotated[
     str, Field(pattern=r"^([a-z0-9][-.a-z0-9]*/)?[A-Za-z0-9]([-._\w]*[A-Za-z0-9])?$")
 ]
@@ -210,6 +218,11 @@ class ClusterSpec(Section):
     secret_files: dict[VolumeName, MountPath] = Field(
         default_factory=dict, description="Secrets to mount as folders: name to path."
     )
+    verdict_key: VolumeKey | None = Field(
+        None,
+        description="secret/key of the key that verdicts are sealed with, for validate and publish "
+        "alone; publish then refuses a verdict that is not sealed with it.",
+    )
     config_maps: dict[VolumeName, MountPath] = Field(
         default_factory=dict, description="ConfigMaps to mount as folders: name to path."
     )
@@ -246,12 +259,15 @@ class ClusterSpec(Section):
     @model_validator(mode="after")
     def _names_are_unique(self) -> ClusterSpec:
         own = [RUN_ID, *([PUSHGATEWAY] if self.pushgateway else [])]
+        own += [KEY_FILE_SETTING] if self.verdict_key else []
         _refuse_twice("variable", (*self.env, *self.secrets, *own))
         mounted = (self.secret_files, self.config_maps, self.claims)
         scratch = any(self.stage(name).scratch for name in STAGE_NAMES)
-        at_scratch = {"scratch": SCRATCH} if scratch else {}
-        _refuse_twice("volume", (name for part in (*mounted, at_scratch) for name in part))
-        _refuse_twice("mount", (path for part in (*mounted, at_scratch) for path in part.values()))
+        own_mounts = {"scratch": SCRATCH} if scratch else {}
+        if self.verdict_key:
+            own_mounts[self.verdict_key.partition("/")[0]] = VERDICT_KEY
+        _refuse_twice("volume", (name for part in (*mounted, own_mounts) for name in part))
+        _refuse_twice("mount", (path for part in (*mounted, own_mounts) for path in part.values()))
         return self
 
     def stage(self, name: StageName) -> StageSpec:

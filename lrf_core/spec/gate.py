@@ -15,7 +15,8 @@ _ACCURACY = r"accuracy|top_?[1-9]\d*"
 
 class GateSpec(Section):
     """Limits a model must keep to be published. A limit that is not set is reported, not judged;
-    without one for the metric, nothing passes."""
+    without one for the metric, nothing passes. Only the drop is judged with a confidence, all other
+    limits as measured."""
 
     metric: str = Field(
         "accuracy",
@@ -43,17 +44,24 @@ class GateSpec(Section):
         "better, rise where lower is), in its own unit.",
     )
     confidence: float | None = Field(
-        None,
+        0.95,
         ge=0.5,
         lt=1.0,
-        description="The drop is within its limit with this one-sided confidence, not only as "
-        "measured; divided among the candidates of one run (Bonferroni).",
+        description="The drop must be within its limit with this one-sided confidence, divided "
+        "among the candidates of one run (Bonferroni); with too few samples to tell, it fails. "
+        "null: as measured on these samples, however few.",
     )
     max_worst_class_drop: float | None = Field(
         None,
         ge=0.0,
         le=100.0,
         description="Points of recall (of top-1) that any one class may lose.",
+    )
+    max_collapsed_classes: int | None = Field(
+        0,
+        ge=0,
+        description="Classes that the original gives to 5 test samples or more, and the candidate "
+        "to none; null: not judged.",
     )
     min_agreement: float | None = Field(
         None, ge=0.0, le=100.0, description="Percent of samples given the original's class."

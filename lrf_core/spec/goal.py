@@ -37,7 +37,11 @@ class Goal(Section):
     """
 
     max_accuracy_drop: float | None = Field(
-        None, ge=0.0, le=100.0, description="Accuracy that may be lost after fine-tuning, points."
+        None,
+        ge=0.0,
+        le=100.0,
+        description="Accuracy that may be lost after fine-tuning, points. The "
+        "gate demands it with its confidence.",
     )
     params_reduction: Share | None = Field(
         None, description="Share of the whole model's parameters to remove, at least."

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from lrf_core.errors import SpecError
+from lrf_core.release_name import release_name
 from lrf_core.spec.section import Section
+
+
+def _usable(name: str) -> str:
+    try:
+        release_name(name)
+    except SpecError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 class OverrideSpec(Section):
@@ -30,7 +40,11 @@ class PublishSpec(Section):
     to: str | None = Field(
         None, description="file:///dir or s3://bucket/prefix; default: release/ in the output."
     )
-    name: str | None = Field(None, description="Name of the released model; default: the model's.")
+    name: Annotated[str, AfterValidator(_usable)] | None = Field(
+        None,
+        description="Name of the released model; default: the model's. Not a number, an alias, or "
+        "the form of a version.",
+    )
     onnx: bool = Field(False, description="Release an ONNX file too; needs the extra onnx.")
     signing_key: str | None = Field(
         None,

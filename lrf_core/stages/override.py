@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lrf_core.artifacts import Lineage, Override, Verdict
 from lrf_core.errors import PublishRefusedError, SpecError
 from lrf_core.spec import OverrideSpec
+from lrf_core.stages.refuse import refuse_altered
 
 _logger = logging.getLogger("lrf")
 
@@ -82,26 +83,6 @@ def override_asked(verdict: Verdict, asked: OverrideSpec | None) -> Override | N
         )
         return None
     return override_of(verdict, by=asked.by, reason=asked.reason, checks=asked.checks)
-
-
-def refuse_altered(verdict: Verdict) -> None:
-    """Raise PublishRefusedError for a verdict whose parts contradict each other."""
-    unmeasured = [c.name for c in verdict.checks if c.passed and c.measured is None]
-    failed = [check.name for check in verdict.failed()]
-    if not verdict.checks:
-        reason = "it holds no checks"
-    elif unmeasured:
-        reason = f"passed, but not measured: {', '.join(unmeasured)}"
-    elif verdict.passed and failed:
-        reason = f"it says passed, but failed: {', '.join(failed)}"
-    elif not verdict.passed and not failed:
-        reason = "it says not passed, but no check failed"
-    else:
-        return
-    raise PublishRefusedError(
-        f"the verdict on model {verdict.candidate_digest[:12]} was altered ({reason}); nothing is "
-        "published. Validate the model again"
-    )
 
 
 def refuse_unless_overridden(verdict: Verdict, override: Override) -> None:

@@ -19,8 +19,8 @@ from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answer
 from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.releases.signing import check_release_signature
 from lrf_core.spec import GateSpec, PromoteSpec
-from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
-from lrf_core.stages.refuse import refuse_other_limits
+from lrf_core.stages.override import refuse_unless_overridden
+from lrf_core.stages.refuse import refuse_altered, refuse_older, refuse_other_limits
 from lrf_core.storage import Store
 
 _logger = logging.getLogger("lrf")
@@ -31,16 +31,17 @@ def check_release(
 ) -> SampleAnswers:
     """Refuse a release that may not be served; its recorded answers.
 
-    The bytes in the store are compared with the manifest, the model with the verdict, and the
-    verdict with itself and the manifest.
+    The bytes in the store are compared with the manifest and its signature before anything else is
+    read; then the model with the verdict, and the verdict with its own numbers and the manifest.
 
     Args:
         gate: the limits that the verdict must have been made by; None where nobody asked for any.
 
     Raises:
         PublishRefusedError: it is damaged, not signed as asked, or its verdict is missing, failed,
-            of another model, of other limits, or altered; or it is overridden and `allow_override`
-            is not set.
+            of another model, of other limits, altered, or not sealed with the key that
+            LRF_VERDICT_KEY_FILE names; or it is overridden and `allow_override` is not set.
+        SpecError: that key cannot be used.
         StorageError: the store cannot be read.
     """
     where = f"release {release.name}/{release.version}"
@@ -98,6 +99,7 @@ def _read_verdict(path: Path, where: str) -> Verdict:
 
 
 def _check_verdict(release: Release, verdict: Verdict, settings: PromoteSpec, where: str) -> None:
+    refuse_older(verdict)
     if verdict.digest() != release.verdict_digest:
         raise PublishRefusedError(
             f"the verdict of {where} is {verdict.digest()[:12]}, its manifest names "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from lrf_core.artifacts import (
     ReleaseSummary,
     Verdict,
 )
-from lrf_core.errors import ArtifactError, PublishRefusedError
+from lrf_core.errors import ArtifactError
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.registry import open_registry
 from lrf_core.releases import (
@@ -34,39 +33,25 @@ from lrf_core.releases import (
     version_of,
     write_release,
 )
-from lrf_core.releases.answers import ANSWERS_FILE
-from lrf_core.releases.contents import (
-    LITERT_FILE,
-    ONNX_FILE,
-    check_onnx_installed,
-    model_files,
-)
+from lrf_core.releases.contents import LITERT_FILE, check_onnx_installed, model_files
 from lrf_core.releases.index import LATEST
-from lrf_core.releases.layout import INTENT_FILE, SAVED_MODEL, SIGNATURE_FILE
 from lrf_core.releases.sbom import SBOM_FILE, write_sbom
 from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
 from lrf_core.spec import GateSpec, PublishSpec
-from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
-from lrf_core.stages.refuse import refuse_foreign, refuse_other_limits, refuse_unless_passed
+from lrf_core.stages.attachments import check_attachments
+from lrf_core.stages.override import refuse_unless_overridden
+from lrf_core.stages.refuse import (
+    refuse_altered,
+    refuse_foreign,
+    refuse_other_limits,
+    refuse_unless_passed,
+)
 from lrf_core.storage import Store, open_store, sha256_of
 
 __all__ = ["publish", "read_release", "verify_release"]
 
 _logger = logging.getLogger("lrf")
 
-_ATTACHMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_RESERVED = (
-    MODEL_FILE,
-    SAVED_MODEL,
-    LITERT_FILE,
-    ONNX_FILE,
-    ANSWERS_FILE,
-    SBOM_FILE,
-    Override.file_name,
-    Release.file_name,
-    SIGNATURE_FILE,
-    INTENT_FILE,
-)
 _LITERT_CHECK = "litert_same_answers"
 
 
@@ -94,7 +79,8 @@ def publish(
         verdict: the gate's answer for exactly this model.
         to: where to, see `lrf_core.storage.open_store`.
         name: of the released model: a-z, 0-9, ".", "_" and "-"; upper case is lowered.
-        attachments: file name in the release to the file to copy. The verdict is added.
+        attachments: file name in the release to the file to copy, see `check_attachments`. The
+            verdict is added.
         override: a person's decision on this verdict, see `override_of`: kept in the manifest and
             as `override.json`, and logged as a warning.
         gate: the limits that the verdict must have been made by, `Spec.effective_gate()`; None
@@ -103,9 +89,9 @@ def publish(
         run_id: of the pipeline run, for the registries.
 
     Raises:
-        PublishRefusedError: the verdict did not pass and nobody overrode that, was altered, is
-            about another model, or was made by other limits; or the release that is there is not
-            signed as asked for.
+        PublishRefusedError: the verdict did not pass and nobody overrode that, does not follow from
+            its own numbers, is about another model, or was made by other limits; an attachment is
+            of another run; or the release that is there is not signed as asked for.
         SpecError: the name or a key cannot be used, or an extra is missing.
         ArtifactError: an attachment is missing or its name cannot be used, the model does not
             survive being stored, or the release that is there is damaged beyond repair.
@@ -125,8 +111,7 @@ def publish(
         refuse_unless_overridden(verdict, override)
         _warn_of(override)
     name = release_name(name)
-    for attachment, source in attachments.items():
-        _check_attachment(attachment, source, verdict)
+    check_attachments(attachments, verdict)
     if settings.onnx:
         check_onnx_installed()
     key = signing_key(settings.signing_key)
@@ -218,7 +203,16 @@ class _Making:
         return Proposal(release, manifest, sources, signature)
 
     def prove(self, release: Release, folder: Path) -> None:
-        """Raise unless what was stored is the model that was judged, signed as asked for."""
+        """Raise unless what was stored is the model that was judged, signed as asked for.
+
+        The signature comes first: no file is opened that is not what was signed.
+        """
+        if self.key:
+            public = self.scratch / "public.pem"
+            public.write_bytes(self.key.public)
+            check_signature(folder, release.signed_by, str(public), release.location)
+        if self.settings.public_key:
+            check_signature(folder, release.signed_by, self.settings.public_key, release.location)
         if release.model_digest != self.verdict.candidate_digest:
             raise ArtifactError(f"{release.location} is of another model; nothing is published")
         if model_digest(load_model(folder / MODEL_FILE)) != release.model_digest:
@@ -226,12 +220,6 @@ class _Making:
                 f"{release.location}: the stored model is not the one that was judged; its layers "
                 "do not survive saving and loading"
             )
-        if self.key:
-            public = self.scratch / "public.pem"
-            public.write_bytes(self.key.public)
-            check_signature(folder, release.signed_by, str(public), release.location)
-        if self.settings.public_key:
-            check_signature(folder, release.signed_by, self.settings.public_key, release.location)
 
     def _release(self, files: tuple[ReleaseFile, ...]) -> Release:
         digest, verdict = self.verdict.candidate_digest, self.verdict
@@ -266,20 +254,6 @@ def _warn_of(override: Override) -> None:
         override.by,
         override.reason,
     )
-
-
-def _check_attachment(attachment: str, source: Path, verdict: Verdict) -> None:
-    if not _ATTACHMENT.fullmatch(attachment) or attachment in _RESERVED:
-        raise ArtifactError(
-            f"attachment name {attachment!r:.140} is not usable; use letters, digits, '.', '_' and "
-            f"'-', and none of {', '.join(_RESERVED)}"
-        )
-    if not source.is_file():
-        raise ArtifactError(f"attachment {attachment}: no file at {source}; write it first")
-    if attachment == Verdict.file_name and Verdict.load(source).digest() != verdict.digest():
-        raise PublishRefusedError(
-            f"{source} is not the verdict to publish by; nothing is published. Attach that one"
-        )
 
 
 def _files_in(folder: Path) -> tuple[ReleaseFile, ...]:

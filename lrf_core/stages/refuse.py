@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from lrf_core.artifacts import Verdict
 from lrf_core.errors import PublishRefusedError
+from lrf_core.gate.consistency import contradictions
 from lrf_core.spec import GateSpec
+
+_SHOWN = 3
 
 
 def refuse_foreign(verdict: Verdict, digest: str) -> None:
@@ -13,6 +18,30 @@ def refuse_foreign(verdict: Verdict, digest: str) -> None:
         raise PublishRefusedError(
             f"the verdict is about model {verdict.candidate_digest[:12]}, the model to publish is "
             f"{digest[:12]}; validate the model that is to be published"
+        )
+
+
+def refuse_altered(verdict: Verdict) -> None:
+    """Raise PublishRefusedError unless all of a verdict follows from its own numbers.
+
+    The checks due are those that the settings of the gate in it ask for; each is computed again.
+    """
+    refuse_older(verdict)
+    assert verdict.evidence is not None  # noqa: S101 - or it was refused
+    found = list(islice(contradictions(verdict, verdict.evidence), _SHOWN))
+    if found:
+        raise PublishRefusedError(
+            f"the verdict on model {verdict.candidate_digest[:12]} was altered "
+            f"({'; '.join(found)}); judge the model again"
+        )
+
+
+def refuse_older(verdict: Verdict) -> None:
+    """Raise PublishRefusedError for a verdict without the numbers that its checks follow from."""
+    if verdict.evidence is None:
+        raise PublishRefusedError(
+            f"the verdict on model {verdict.candidate_digest[:12]} was made by an older version of "
+            "lrf, without the numbers that its checks follow from; judge the model again"
         )
 
 

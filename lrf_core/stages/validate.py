@@ -11,21 +11,21 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from lrf_core.artifacts import Lineage, ModelMeasures, Verdict
+from lrf_core.artifacts import Evidence, Lineage, ModelMeasures, Verdict
 from lrf_core.data import Data, Split
 from lrf_core.data.check import expected_by
 from lrf_core.errors import ModelError
-from lrf_core.gate import checks
-from lrf_core.gate.classes import class_titles, classes_without_samples
-from lrf_core.gate.comparison import Comparison, compare
+from lrf_core.gate.checks import checks_of
+from lrf_core.gate.classes import class_titles, class_warnings
+from lrf_core.gate.comparison import Comparison, compare, each_confidence
 from lrf_core.gate.metric import Metric, metric_of
 from lrf_core.gate.overlap import overlap
 from lrf_core.gate.samples import check_baseline, with_checked_labels
 from lrf_core.gate.served import (
     Exported,
-    answers_to_compare,
     digest_after_loading,
     exported,
+    exported_answers,
     keras_latencies,
     litert_latencies,
 )
@@ -49,7 +49,8 @@ def validate(
     """Judge a candidate by the limits of a gate, on the test samples.
 
     Both models answer the same samples. A limit that is not set is not judged, except for the
-    drop of the metric: without that limit nothing passes. What cannot be measured is a failed
+    drop of the metric: without that limit nothing passes. The drop is judged by what it does not
+    exceed with `gate.confidence`, so that few samples fail. What cannot be measured is a failed
     check.
 
     Args:
@@ -80,9 +81,9 @@ def validate_all(
 ) -> tuple[Verdict, ...]:
     """Judge several candidates on the same samples, as `validate` judges one.
 
-    The baseline answers, is converted and is measured once; all models are timed in turns. With
-    `gate.confidence` set, each is judged at 1 - (1 - confidence) / candidates (Bonferroni), so that
-    the confidence holds for whichever is chosen.
+    The baseline answers, is converted and is measured once; all models are timed in turns. Each is
+    judged at 1 - (1 - confidence) / candidates (Bonferroni), so that `gate.confidence` holds for
+    whichever is chosen.
 
     Returns:
         A verdict for each candidate, in order.
@@ -211,24 +212,10 @@ def _measures(
 def _judged(
     trial: _Trial, baseline: _Subject, candidate: _Subject, warnings: tuple[str, ...]
 ) -> Verdict:
-    compared = _compared(trial, candidate)
-    gate, digest = trial.gate, model_digest(candidate.model)
-    sizes = (baseline.measures, candidate.measures)
-    why_no_litert = baseline.export.reason or candidate.export.reason
-    verdicts = (
-        checks.same_output_shape(baseline.model.output_shape, candidate.model.output_shape),
-        checks.finite_outputs(candidate.answers),
-        *checks.drop_checks(compared, gate, trial.candidates),
-        *checks.answer_checks(compared, gate),
-        *checks.size_checks(*sizes, gate),
-        *checks.latency_checks(*sizes, gate, why_no_litert),
-        checks.litert_same_answers(
-            *answers_to_compare(candidate.answers, candidate.export, trial.split)
-        ),
-        checks.digest_unchanged(digest, *digest_after_loading(candidate.model)),
-    )
-    baseline_digest = model_digest(baseline.model)
-    verdict = Verdict(
+    compared, gate = _compared(trial, candidate), trial.gate
+    baseline_digest, digest = model_digest(baseline.model), model_digest(candidate.model)
+    evidence = _evidence(trial, baseline, candidate)
+    measured = Verdict(
         lineage=Lineage(
             inputs={"baseline": baseline_digest, "candidate": digest, "data": trial.data.digest},
             settings={
@@ -238,15 +225,38 @@ def _judged(
             },
             parent=digest,
         ),
-        passed=all(check.passed for check in verdicts),
+        passed=False,
         baseline_digest=baseline_digest,
         candidate_digest=digest,
-        checks=verdicts,
+        checks=(),
         baseline=baseline.measures,
         candidate=candidate.measures,
         warnings=warnings,
+        evidence=evidence,
     )
-    return _with_comparison(verdict, compared, trial.seed) if compared else verdict
+    if compared:
+        measured = _with_comparison(measured, compared, trial)
+    checks = checks_of(measured, evidence, gate, trial.candidates)
+    passed = all(check.passed for check in checks)
+    return measured.model_copy(update={"checks": checks, "passed": passed})
+
+
+def _evidence(trial: _Trial, baseline: _Subject, candidate: _Subject) -> Evidence:
+    answers = candidate.answers
+    exported, not_exported = exported_answers(answers, candidate.export, trial.split)
+    reloaded, not_reloaded = digest_after_loading(candidate.model)
+    problems = {
+        "litert_latency_ratio": baseline.export.reason or candidate.export.reason,
+        "litert_same_answers": not_exported,
+        "digest_unchanged": not_reloaded,
+    }
+    return Evidence(
+        output_shapes=(baseline.model.output_shape, candidate.model.output_shape),
+        not_finite=None if answers is None else int(np.sum(~np.isfinite(answers).all(axis=-1))),
+        exported=exported,
+        reloaded_digest=reloaded,
+        problems={name: problem for name, problem in problems.items() if problem},
+    )
 
 
 def _compared(trial: _Trial, candidate: _Subject) -> Comparison | None:
@@ -262,13 +272,15 @@ def _compared(trial: _Trial, candidate: _Subject) -> Comparison | None:
     )
 
 
-def _with_comparison(verdict: Verdict, compared: Comparison, seed: int) -> Verdict:
+def _with_comparison(verdict: Verdict, compared: Comparison, trial: _Trial) -> Verdict:
+    confidence = trial.gate.confidence
+    each = None if confidence is None else each_confidence(confidence, trial.candidates)
     return verdict.model_copy(
         update={
             "accuracy_drop": compared.accuracy.drop,
             "drop_interval": compared.accuracy.interval,
             "agreement": compared.agreement,
-            "metrics": tuple(measured.change(seed) for measured in compared.metrics()),
+            "metrics": tuple(found.change(trial.seed, each) for found in compared.metrics()),
             "classes": compared.classes,
             "calibration_error": compared.calibration_error,
             "confusion": compared.confusion,
@@ -278,16 +290,9 @@ def _with_comparison(verdict: Verdict, compared: Comparison, seed: int) -> Verdi
 
 def _warnings(trial: _Trial) -> tuple[str, ...]:
     """What a person should know before trusting the numbers, also in the log."""
-    found = [overlap(trial.split, trial.data.train, trial.seed).warning()]
     titles = class_titles(trial.data.class_names, trial.before.shape[-1])
-    absent = classes_without_samples(trial.labels, titles)
-    if absent:
-        some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-        found.append(
-            f"{len(absent):,} of {len(titles):,} classes have no test samples ({some}): nothing "
-            "is known of them"
-        )
-    warnings = tuple(filter(None, found))
+    known = overlap(trial.split, trial.data.train, trial.seed).warning()
+    warnings = (*filter(None, (known,)), *class_warnings(trial.labels, titles))
     for warning in warnings:
         _logger.warning("%s", warning)
     return warnings

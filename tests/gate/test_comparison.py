@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 
 from lrf_core.gate.calibration_error import as_probabilities, expected_calibration_error
-from lrf_core.gate.classes import OTHERS, class_changes, classes_without_samples, confusion
+from lrf_core.gate.classes import OTHERS, class_changes, class_warnings, confusion
 from lrf_core.gate.comparison import Comparison, compare
 from lrf_core.gate.interval import score_interval
 from lrf_core.gate.metric import accuracy_metric
@@ -32,7 +32,7 @@ def test_drop_and_agreement_are_counted_on_the_same_samples() -> None:
     assert found.agreement == pytest.approx(50.0)
     low, high = found.accuracy.interval
     assert low <= found.accuracy.drop <= high
-    change = found.accuracy.change(seed=0)
+    change = found.accuracy.change(seed=0, confidence=0.95)
     assert (change.before, change.after, change.lost, change.won) == (75.0, 25.0, 2, 0)
     assert change.mcnemar_p == pytest.approx(0.25)
     assert change.bootstrap_interval is not None
@@ -53,7 +53,18 @@ def test_the_class_that_loses_most_comes_first() -> None:
     assert [c.drop for c in changes] == pytest.approx([200 / 3, 0.0, -25.0])
     low, high = score_interval(2, 0, 3, 0.95)
     assert changes[0].interval == pytest.approx((100 * low, 100 * high))
-    assert classes_without_samples(labels, (*NAMES, "fox")) == ("fox",)
+    assert [(c.answered_before, c.answered_after) for c in changes] == [(4, 1), (1, 1), (4, 7)]
+
+
+def test_classes_with_no_samples_or_few_are_warned_about() -> None:
+    labels = np.repeat([0, 1, 2], [40, 19, 2])
+    absent, few = class_warnings(labels, (*NAMES, "fox"))
+    assert absent == "1 of 4 classes have no test samples (fox): nothing is known of them"
+    assert few.startswith(
+        "2 of 4 classes have fewer than 20 test samples (elk: 2, dog: 19): 2 that are answered as "
+        "before do not rule out that recall of a class fell by 57 points"
+    )
+    assert class_warnings(np.repeat([0, 1, 2], 20), NAMES) == ()
 
 
 def test_the_confusion_matrix_counts_every_sample() -> None:

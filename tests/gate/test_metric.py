@@ -69,7 +69,7 @@ def test_top_5_drops_in_points(
     name: str, labels: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> None:
     found = compared(labels, before, after, metric=name)
-    change = found.metric.change(seed=0)
+    change = found.metric.change(seed=0, confidence=0.95)
     expected = [
         100.0 * keras.metrics.SparseTopKCategoricalAccuracy(k=5)(labels, answers.astype(np.float32))
         for answers in (before, after)
@@ -103,7 +103,7 @@ def test_metrics_of_keras_have_the_value_that_keras_gives(
 ) -> None:
     # BCa evaluates Keras for every draw; fewer of them say the same here.
     monkeypatch.setattr("lrf_core.gate.interval.DRAWS", 400)
-    change = compared(labels, before, after, metric=name).metric.change(seed=0)
+    change = compared(labels, before, after, metric=name).metric.change(seed=0, confidence=0.95)
     wanted = labels if name.startswith("sparse") else np.eye(CLASSES)[labels]
     for value, answers in ((change.before, before), (change.after, after)):
         metric = keras.metrics.get(name)
@@ -130,7 +130,7 @@ def test_functions_of_the_user_get_labels_and_answers(
 ) -> None:
     change = compared(
         labels, before, after, metric=f"named_metrics:{function}", metric_direction="higher"
-    ).metric.change(seed=0)
+    ).metric.change(seed=0, confidence=0.95)
     import named_metrics
 
     expected = np.mean(getattr(named_metrics, function)(labels, before))
@@ -139,7 +139,7 @@ def test_functions_of_the_user_get_labels_and_answers(
     assert change.drop > 0.0
     worse = compared(
         labels, before, after, metric=f"named_metrics:{function}", metric_direction="lower"
-    ).metric.change(seed=0)
+    ).metric.change(seed=0, confidence=0.95)
     assert worse.drop == pytest.approx(-change.drop)
 
 

@@ -147,6 +147,21 @@ def test_every_step_gets_variables_secrets_and_volumes() -> None:
         assert (claim.constant, claim.mount_path) == ("models", "/models")
 
 
+def test_the_key_of_verdicts_is_for_the_steps_that_judge_and_publish() -> None:
+    compiled = Compiled({"verdict_key": "verdicts/seal.key", "secret_files": {"other": "/other"}})
+    for stage in STAGE_NAMES:
+        secrets = {
+            each.secret_name: each.mount_path for each in compiled.pod(stage).secret_as_volume
+        }
+        named = compiled.environment(stage).get("LRF_VERDICT_KEY_FILE")
+        if stage in ("validate", "publish"):
+            assert secrets == {"other": "/other", "verdicts": "/run/secrets/lrf-verdict-key"}
+            assert named == "/run/secrets/lrf-verdict-key/seal.key"
+        else:
+            assert secrets == {"other": "/other"}
+            assert named is None
+
+
 def test_volumes_of_a_trainjob_are_mounted_in_its_step() -> None:
     job = {"image": "lrf-jax:1", "folder": "/models/handed", "claims": {"models": "/models"}}
     spec = make_spec({"model": "m", "data": "d", "finetune": {"workers": 2, "trainjob": job}})

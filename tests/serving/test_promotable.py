@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import local_releases
 import pytest
-from local_releases import FAILED, NAME, verdict_on
+from local_releases import NAME, verdict_on
 from promotions import World
 
-from lrf_core.artifacts import Lineage, Release
+from lrf_core.artifacts import Release
 from lrf_core.errors import PublishRefusedError, SpecError
 from lrf_core.spec import GateSpec, PromoteSpec
 from lrf_core.stages.override import override_of
@@ -44,15 +44,17 @@ def test_a_sound_release_is_served(store: Store, model: keras.Model) -> None:
 
 
 def test_what_did_not_pass_is_refused(store: Store, model: keras.Model) -> None:
-    release = written(store, model, verdict_on(model, FAILED))
-    with pytest.raises(PublishRefusedError, match=r"did not pass the gate \(failed: params\)"):
+    release = written(store, model, verdict_on(model, lost=20))
+    with pytest.raises(
+        PublishRefusedError, match=r"did not pass the gate \(failed: accuracy_drop\)"
+    ):
         check_release(store, release, SETTINGS)
 
 
 def test_what_was_overridden_is_served_only_where_that_is_allowed(
     store: Store, model: keras.Model, caplog
 ) -> None:
-    verdict = verdict_on(model, FAILED)
+    verdict = verdict_on(model, lost=20)
     override = override_of(verdict, by="A. Miller", reason="served on a GPU only")
     release = written(store, model, verdict, override)
     with pytest.raises(PublishRefusedError, match=r"A\. Miller: served on a GPU.*--allow-override"):
@@ -63,8 +65,25 @@ def test_what_was_overridden_is_served_only_where_that_is_allowed(
     assert "promoted by decision of A. Miller" in caplog.text
 
 
+def test_a_verdict_with_checks_removed_is_refused(store: Store, model: keras.Model) -> None:
+    """Sealed again, and named by the manifest: only its own numbers tell."""
+    failed = verdict_on(model, lost=20)
+    passing = tuple(check for check in failed.checks if check.passed)
+    forged = failed.model_copy(update={"checks": passing, "passed": True})
+    with pytest.raises(PublishRefusedError, match="check accuracy_drop is missing"):
+        check_release(store, written(store, model, forged), SETTINGS)
+
+
+def test_a_verdict_of_an_older_version_is_to_be_judged_again(
+    store: Store, model: keras.Model
+) -> None:
+    older = verdict_on(model).model_copy(update={"schema_version": 1, "evidence": None})
+    with pytest.raises(PublishRefusedError, match=r"older version of lrf.*judge the model again"):
+        check_release(store, written(store, model, older), SETTINGS)
+
+
 def test_an_altered_override_is_refused(store: Store, model: keras.Model) -> None:
-    verdict = verdict_on(model, FAILED)
+    verdict = verdict_on(model, lost=20)
     override = override_of(verdict, by="A. Miller", reason="served on a GPU only")
     altered = override.model_copy(update={"checks": ()})
     allowed = SETTINGS.model_copy(update={"allow_override": True})
@@ -76,8 +95,7 @@ def test_a_verdict_by_other_limits_than_asked_for_is_refused(
     store: Store, model: keras.Model
 ) -> None:
     lax, strict = GateSpec(max_accuracy_drop=1.0), GateSpec(max_accuracy_drop=0.5)
-    judged = Lineage(inputs={}, settings={"gate": lax.model_dump(mode="json")})
-    release = written(store, model, verdict_on(model, lineage=judged))
+    release = written(store, model, verdict_on(model, gate=lax))
     check_release(store, release, SETTINGS, lax)
     with pytest.raises(PublishRefusedError, match=r"max_accuracy_drop \(1\.0 instead of 0\.5\)"):
         check_release(store, release, SETTINGS, strict)
@@ -90,7 +108,7 @@ def test_a_verdict_on_another_model_is_refused(store: Store, model: keras.Model)
 
 
 def test_a_verdict_that_contradicts_itself_is_refused(store: Store, model: keras.Model) -> None:
-    altered = verdict_on(model, FAILED, passed=True)
+    altered = verdict_on(model, lost=20).model_copy(update={"passed": True})
     with pytest.raises(PublishRefusedError, match="altered"):
         check_release(store, written(store, model, altered), SETTINGS)
 

@@ -6,14 +6,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from sound_verdict import sound_verdict
 from tiny import tiny_cnn
 
-from lrf_core.artifacts import Check, Cost, Lineage, ModelMeasures, Verdict
+from lrf_core.artifacts import Verdict
 from lrf_core.models.load import model_digest
-
-PASSED = Check(name="accuracy drop", limit="at most 1 point", measured="0.2", passed=True)
-FAILED = Check(name="params", limit="at least 50% fewer", measured="12%", passed=False)
-UNMEASURED = Check(name="latency", limit="at most 1x", measured=None, passed=True)
 
 
 def stepped_cnn() -> keras.Model:
@@ -24,15 +21,6 @@ def stepped_cnn() -> keras.Model:
     return model
 
 
-def verdict_of(model: keras.Model, **changes: Any) -> Verdict:
-    measures = ModelMeasures(cost=Cost(params=10, macs=100), weight_bytes=40)
-    verdict = Verdict(
-        lineage=Lineage(inputs={}, settings={}),
-        passed=True,
-        baseline_digest="b" * 64,
-        candidate_digest=model_digest(model),
-        checks=(PASSED,),
-        baseline=measures,
-        candidate=measures,
-    )
-    return verdict.model_copy(update=changes)
+def verdict_of(model: keras.Model, **numbers: Any) -> Verdict:
+    """A verdict that passed, unless the numbers say otherwise; see `sound_verdict`."""
+    return sound_verdict(model_digest(model), **numbers)

@@ -18,7 +18,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from judged import FAILED, PASSED, UNMEASURED, stepped_cnn, verdict_of
+from judged import stepped_cnn, verdict_of
 from tiny import tiny_cnn
 
 from lrf_core.artifacts import Release
@@ -27,7 +27,7 @@ from lrf_core.export import open_exported
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.releases import release_names, resolve
 from lrf_core.releases.answers import read_answers, sample_answers
-from lrf_core.spec import PublishSpec
+from lrf_core.spec import PublishSpec, make_spec
 from lrf_core.stages.publish import publish, read_release, verify_release
 from lrf_core.storage import open_store
 from lrf_core.storage.local import LocalStore
@@ -59,7 +59,7 @@ def model() -> keras.Model:
 
 @pytest.fixture
 def attachments(tmp_path: Path) -> dict[str, Path]:
-    files = {name: tmp_path / "made" / name for name in ("plan.json", "report.html")}
+    files = {name: tmp_path / "made" / name for name in ("notes.json", "report.html")}
     (tmp_path / "made").mkdir()
     for name, path in files.items():
         path.write_text(f"content of {name}")
@@ -91,10 +91,10 @@ def test_a_release_holds_model_attachments_and_manifest(
     release = publish(model, verdict, to, name="tiny", attachments=attachments)
 
     folder = f"tiny/{release.version}"
-    names = {*ALWAYS, "plan.json", "report.html"}
+    names = {*ALWAYS, "notes.json", "report.html"}
     assert stored(to) == {*(f"{folder}/{name}" for name in names), "tiny/index.json"}
     store = open_store(to)
-    assert store.get(f"{folder}/plan.json") == b"content of plan.json"
+    assert store.get(f"{folder}/notes.json") == b"content of notes.json"
     assert release == read_release(to, "tiny", release.version)
     assert release.location == store.url(folder)
     assert release.model_digest == verdict.candidate_digest
@@ -147,11 +147,9 @@ def test_publishing_the_same_model_again_changes_nothing(
 ) -> None:
     first = publish(model, verdict_of(model), to, name="tiny", attachments=attachments)
     before = everything(to)
-    attachments["plan.json"].write_text("another plan")
+    attachments["notes.json"].write_text("another plan")
     with caplog.at_level(logging.INFO, "lrf"):
-        again = publish(
-            model, verdict_of(model, agreement=99.0), to, name="tiny", attachments=attachments
-        )
+        again = publish(model, verdict_of(model, lost=1), to, name="tiny", attachments=attachments)
 
     assert again == first
     assert everything(to) == before
@@ -202,23 +200,27 @@ def test_another_model_or_name_is_another_version(model: keras.Model, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("numbers", "changes", "message"),
     [
-        ({"passed": False}, "was altered .it says not passed, but no check failed"),
-        ({"passed": False, "checks": (PASSED, FAILED)}, "failed: params"),
-        ({"passed": True, "checks": (PASSED, FAILED)}, "was altered .* but failed: params"),
-        ({"passed": True, "checks": (PASSED, UNMEASURED)}, "not measured: latency"),
-        ({"passed": True, "checks": ()}, "no checks"),
-        ({"candidate_digest": "c" * 64}, "is about model cccccccccccc"),
+        ({"lost": 20}, {}, "did not pass the gate .failed: accuracy_drop"),
+        ({}, {"passed": False}, "was altered .it says not passed"),
+        ({"lost": 20}, {"passed": True}, "was altered .it says passed"),
+        ({}, {"checks": ()}, "check same_output_shape is missing"),
+        ({}, {"candidate_digest": "c" * 64}, "is about model cccccccccccc"),
     ],
-    ids=["altered answer", "failed", "altered", "unmeasured", "empty", "foreign"],
+    ids=["failed", "altered answer", "altered", "empty", "foreign"],
 )
 def test_without_a_passing_verdict_of_its_own_nothing_is_written(
-    model: keras.Model, tmp_path: Path, changes: dict[str, Any], message: str
+    model: keras.Model,
+    tmp_path: Path,
+    numbers: dict[str, Any],
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
     store = tmp_path / "store"
+    verdict = verdict_of(model, **numbers).model_copy(update=changes)
     with pytest.raises(PublishRefusedError, match=message) as caught:
-        publish(model, verdict_of(model, **changes), str(store), name="tiny", attachments={})
+        publish(model, verdict, str(store), name="tiny", attachments={})
 
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
@@ -237,7 +239,12 @@ def test_a_model_changed_after_its_verdict_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a b", "../up", "a/b", ".hidden", "größe", "x" * 129, "blobs"]
+    "name",
+    [
+        *("", "a b", "../up", "a/b", ".hidden", "größe", "x" * 129, ".", "..", "a:1", "a@latest"),
+        *("blobs", "releases", "latest", "Latest", "champion", "previous", "1", "007"),
+        *("v-0123456789ab", "v-1", "v-...", "v-", "index.json", "intent.json"),
+    ],
 )
 def test_a_name_that_cannot_be_used_is_refused(
     model: keras.Model, tmp_path: Path, name: str
@@ -246,6 +253,14 @@ def test_a_name_that_cannot_be_used_is_refused(
         publish(model, verdict_of(model), str(tmp_path / "s"), name=name, attachments={})
 
     assert not (tmp_path / "s").exists()
+    settings = {"model": "m", "data": "d", "publish": {"name": name}}
+    with pytest.raises(SpecError, match=r"publish\.name.*release name"):
+        make_spec(settings)
+
+
+@pytest.mark.parametrize("name", ["v-net", "v1", "1.0", "latest-digits", "digits_2"])
+def test_names_that_are_like_no_reference_can_be_used(name: str) -> None:
+    assert make_spec({"model": "m", "data": "d", "publish": {"name": name}}).publish.name == name
 
 
 @pytest.mark.parametrize(
@@ -264,7 +279,7 @@ def test_a_name_that_cannot_be_used_is_refused(
 def test_an_attachment_name_that_cannot_be_used_is_refused(
     model: keras.Model, attachments: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    wrong = {name: attachments["plan.json"]}
+    wrong = {name: attachments["notes.json"]}
     with pytest.raises(ArtifactError, match="attachment name"):
         publish(model, verdict_of(model), str(tmp_path / "s"), name="tiny", attachments=wrong)
 
@@ -272,8 +287,8 @@ def test_an_attachment_name_that_cannot_be_used_is_refused(
 
 
 def test_a_missing_attachment_is_refused(model: keras.Model, tmp_path: Path) -> None:
-    missing = {"plan.json": tmp_path / "nothing.json"}
-    with pytest.raises(ArtifactError, match=r"plan\.json: no file at"):
+    missing = {"notes.json": tmp_path / "nothing.json"}
+    with pytest.raises(ArtifactError, match=r"notes\.json: no file at"):
         publish(model, verdict_of(model), str(tmp_path / "s"), name="tiny", attachments=missing)
 
     assert not (tmp_path / "s").exists()
@@ -331,16 +346,16 @@ def test_a_damaged_release_is_repaired_by_publishing_again(
 ) -> None:
     release = publish(model, verdict_of(model), to, name="tiny", attachments=attachments)
     store, folder = open_store(to), f"tiny/{release.version}"
-    store.put(f"{folder}/plan.json", b"another plan")
+    store.put(f"{folder}/notes.json", b"another plan")
     store.delete(f"{folder}/report.html")
 
-    assert verify_release(store, release) == ["plan.json", "report.html"]
+    assert verify_release(store, release) == ["notes.json", "report.html"]
     caplog.set_level(logging.INFO, "lrf")
     again = publish(model, verdict_of(model), to, name="tiny", attachments={})
     assert again == release
     assert "as number 1; damage repaired" in caplog.text
     assert verify_release(store, release) == []
-    assert "plan.json" in caplog.text
+    assert "notes.json" in caplog.text
     assert "report.html" in caplog.text
 
 

@@ -15,7 +15,8 @@ from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.spec import GateSpec
 from lrf_core.stages.validate import smallest_passing, validate, validate_all
 
-GATE = GateSpec(max_accuracy_drop=1.0, latency_repeats=3)
+# As measured: 128 samples cannot bound a drop of 1 point, and most tests are about something else.
+GATE = GateSpec(max_accuracy_drop=1.0, confidence=None, latency_repeats=3)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,7 @@ def test_only_limits_that_are_set_are_judged(passed: Verdict) -> None:
         "same_output_shape",
         "finite_outputs",
         "accuracy_drop",
+        "collapsed_classes",
         "fewer_parameters",
         "litert_same_answers",
         "digest_unchanged",
@@ -119,6 +121,7 @@ def test_every_limit_that_cannot_be_kept_fails_its_own_check(
     swapped = changed(candidate, "answer", lambda weight: np.roll(weight, 1, axis=-1))
     gate = GateSpec(
         max_accuracy_drop=5.0,
+        confidence=None,
         min_params_reduction=0.99,
         min_macs_reduction=0.99,
         max_weight_bytes=10,
@@ -139,6 +142,40 @@ def test_every_limit_that_cannot_be_kept_fails_its_own_check(
     assert verdict.drop_interval is not None
     assert verdict.accuracy_drop > 50.0
     assert verdict.drop_interval[0] < verdict.accuracy_drop < verdict.drop_interval[1]
+
+
+def test_too_few_samples_to_bound_the_drop_fail_by_default(
+    baseline: keras.Model, candidate: keras.Model, data: Data
+) -> None:
+    gate = GateSpec(max_accuracy_drop=1.0, latency_repeats=3)
+    for most in (None, 5):
+        few = gate.model_copy(update={"max_samples": most})
+        verdict = validate(baseline, candidate, data, gate=few)
+        assert failed(verdict) == {"accuracy_drop"}
+        note = check_of(verdict, "accuracy_drop").note
+        assert "too few samples to be that sure" in note
+        assert "about 268 needed" in note
+    # Of 5 samples or so, no class has enough of them to say anything.
+    assert any("fewer than 20 test samples" in warning for warning in verdict.warnings)
+    assert validate(baseline, candidate, data, gate=GATE).passed
+    at_3_points = gate.model_copy(update={"max_accuracy_drop": 3.0})
+    assert validate(baseline, candidate, data, gate=at_3_points).passed
+
+
+def test_a_candidate_that_never_answers_a_class_fails_whatever_the_drop(
+    baseline: keras.Model, candidate: keras.Model, data: Data
+) -> None:
+    copy = keras.models.clone_model(candidate)
+    copy.set_weights(candidate.get_weights())
+    kernel, bias = copy.get_layer("answer").get_weights()
+    bias[2] = -1e3
+    copy.get_layer("answer").set_weights([kernel, bias])
+    gate = GateSpec(max_accuracy_drop=100.0, latency_repeats=3)
+    verdict = validate(baseline, copy, data, gate=gate)
+    assert failed(verdict) == {"collapsed_classes"}
+    assert "never answers class2" in check_of(verdict, "collapsed_classes").note
+    allowed = gate.model_copy(update={"max_collapsed_classes": 1})
+    assert validate(baseline, copy, data, gate=allowed).passed
 
 
 def test_a_model_that_is_not_smaller_fails(baseline: keras.Model, data: Data) -> None:
