@@ -14,7 +14,7 @@ from lrf_core.artifacts.record import Artifact
 from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.report.tables import checks_table, published
 from lrf_core.storage import Store, open_store
-from lrf_core.summary import print_table
+from lrf_core.terminal import print_table
 from pipelines.compress import NAME
 from pipelines.kfp_api import Submitted, patiently
 

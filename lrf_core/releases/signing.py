@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrf_core.artifacts import Release
+from lrf_core.credentials import password_in
 from lrf_core.errors import PublishRefusedError, SpecError
 from lrf_core.releases.layout import SIGNATURE_FILE, file_key
 from lrf_core.releases.verify import fetch_release, get_sound
@@ -173,7 +174,7 @@ def _needed(module: str) -> Any:
 
 
 def _password() -> bytes | None:
-    password = os.environ.get(PASSWORD_SETTING)
+    password = password_in(PASSWORD_SETTING)
     return password.encode() if password else None
 
 
