@@ -5,6 +5,7 @@ Imports next to nothing: its handlers have to be there before anything that take
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -12,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 MESSAGE = "lrf: interrupted; run the same command again to go on\n"
 
 # Whoever cleans up does so within this time; then its process is killed.
 _GRACE_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -26,13 +28,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
-    """Of this process: signals are, too."""
+    """Of this process, as signals are.
 
-    # Standard error as it was at first: it may be redirected when a signal comes.
+    Attributes:
+        stderr: standard error as it was at first: it may be redirected when a signal comes.
+        raises: whether a signal raises Interrupted, rather than end the process at once.
+        received: signals, in order.
+        cleaners: to be called before the process ends.
+        asked: children that were told to end.
+    """
+
     stderr = 2
     raises = False
-    received: list[int] = []  # noqa: RUF012
-    cleaners: list[Callable[[], None]] = []  # noqa: RUF012
+    received: ClassVar[list[int]] = []
+    cleaners: ClassVar[list[Callable[[], None]]] = []
+    asked: ClassVar[set[int]] = set()
 
 
 def install() -> None:
@@ -90,6 +100,17 @@ def at_once() -> Iterator[None]:
         _State.raises = before
 
 
+def adopt_orphans() -> None:
+    """From now on, be the parent of what a child leaves behind when it ends, on Linux.
+
+    A shell that is told to end between two looks at it would leave behind what it has just started.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def received() -> int | None:
     """The exit code by the first signal; None where there was none."""
     return 128 + _State.received[0] if _State.received else None
@@ -101,14 +122,20 @@ def before_leaving(clean: Callable[[], None]) -> None:
 
 
 def leave() -> NoReturn:
-    """End the process by the signal: children ended, folders removed, one line on standard error.
+    """End the process by the signal that was received, once what was open has cleaned up.
 
-    Threads that still work are not waited for.
+    Children are ended, temporary files removed, and one line is written to standard error. Threads
+    that still work are not waited for.
     """
+    # Libraries have temporary files, too.
+    _leave(atexit._run_exitfuncs)
+
+
+def _leave(*more: Callable[[], None]) -> NoReturn:
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
     _end_children()
-    for clean in _State.cleaners:
+    for clean in (*_State.cleaners, *more):
         clean()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -123,27 +150,36 @@ def leave() -> NoReturn:
 def _take(number: int, frame: FrameType | None) -> None:
     _State.received.append(number)
     # Steps and workers first: whoever waits for one would wait until it is done.
-    _signal_children(signal.SIGTERM)
+    _ask_children()
     # The second ends what cleans up after the first; the third waits for nothing.
     if _State.raises and len(_State.received) < 3:
         raise Interrupted
-    leave()
+    _leave()
 
 
 def _end_children() -> None:
     until = time.monotonic() + _GRACE_S
-    _signal_children(signal.SIGTERM)
-    while _children() and time.monotonic() < until:
-        time.sleep(0.05)
-    _signal_children(signal.SIGKILL)
-
-
-def _signal_children(number: int) -> None:
+    while _ask_children() and time.monotonic() < until:
+        time.sleep(0.02)
     for pid in _children():
-        try:
-            os.kill(pid, number)
-        except OSError:
-            continue  # it has ended
+        _signal(pid, signal.SIGKILL)
+
+
+def _ask_children() -> bool:
+    """Tell those to end that were not told yet: a thread may start the next; whether there are any.
+
+    A second signal would end their cleaning up.
+    """
+    found = set(_children())
+    for pid in found - _State.asked:
+        _signal(pid, signal.SIGTERM)
+    _State.asked = found
+    return bool(found)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(OSError):  # it has ended
+        os.kill(pid, number)
 
 
 def _children() -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lrf_core.releases.layout import (
     blob_key,
     file_key,
 )
+from lrf_core.scratch import scratch_folder
 from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, check_key
 
 
@@ -64,8 +64,8 @@ def verify_release(store: Store, release: Release) -> list[str]:
     Raises:
         StorageError: the store cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="lrf-verify-") as scratch:
-        found = fetch(store, release.name, release.version, release.files, Path(scratch))
+    with scratch_folder("verify") as scratch:
+        found = fetch(store, release.name, release.version, release.files, scratch)
     damaged = {file.path for file in found}
     damaged |= _strangers(store, release) | _unlike_index(store, release)
     return sorted(damaged)
@@ -105,10 +105,10 @@ def verify_version(store: Store, name: str, number: int) -> list[str]:
 def damaged_blobs(store: Store, digests: Iterable[str]) -> list[str]:
     """Keys of the blobs with these digests (hex) that are missing or damaged."""
     damaged = []
-    with tempfile.TemporaryDirectory(prefix="lrf-verify-") as scratch:
+    with scratch_folder("verify") as scratch:
         for sha256 in track(sorted(digests), "verify blobs"):
             try:
-                store.get_file(blob_key(sha256), Path(scratch) / "blob", sha256)
+                store.get_file(blob_key(sha256), scratch / "blob", sha256)
             except (MissingObjectError, DamagedObjectError):
                 damaged.append(blob_key(sha256))
     return damaged

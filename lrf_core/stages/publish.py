@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +44,7 @@ from lrf_core.releases.index import LATEST
 from lrf_core.releases.layout import INTENT_FILE, SAVED_MODEL, SIGNATURE_FILE
 from lrf_core.releases.sbom import SBOM_FILE, write_sbom
 from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
+from lrf_core.scratch import scratch_folder
 from lrf_core.spec import GateSpec, PublishSpec
 from lrf_core.stages.override import refuse_altered, refuse_unless_overridden
 from lrf_core.stages.refuse import refuse_foreign, refuse_other_limits, refuse_unless_passed
@@ -138,7 +138,7 @@ def publish(
     for registry in registries:
         registry.check()
     version = version_of(name, digest)
-    with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
+    with scratch_folder("publish") as scratch:
         making = _Making(
             model,
             verdict,
@@ -149,7 +149,7 @@ def publish(
             override,
             settings,
             key,
-            Path(scratch),
+            scratch,
         )
         written = write_release(store, name, version, making.propose, making.prove)
     _tell(written)
