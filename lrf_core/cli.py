@@ -129,7 +129,8 @@ def _run(app: typer.Typer) -> int:
     try:
         with interrupts.raised():
             logging.getLogger("lrf").setLevel(_log_level())
-            code = app(standalone_mode=False)
+            # Not `app()`, which replaces the hook for exceptions.
+            code = typer.main.get_command(app)(standalone_mode=False)
             sys.stdout.flush()
             return code or EXIT_OK
     except LrfError as error:

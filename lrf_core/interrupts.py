@@ -20,6 +20,8 @@ MESSAGE = "lrf: interrupted; run the same command again to go on\n"
 # Whoever cleans up does so within this time; then its process is killed.
 _GRACE_S = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
+# A thread may be just about to start one, so that one look is not enough.
+_QUIET_LOOKS = 3
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -158,11 +160,20 @@ def _take(number: int, frame: FrameType | None) -> None:
 
 
 def _end_children() -> None:
+    if processes := sys.modules.get("subprocess"):
+        # A thread that waits for a child must not start the next.
+        processes.Popen = _start_nothing  # type: ignore[attr-defined]
     until = time.monotonic() + _GRACE_S
-    while _ask_children() and time.monotonic() < until:
+    quiet = 0
+    while quiet < _QUIET_LOOKS and time.monotonic() < until:
+        quiet = 0 if _ask_children() else quiet + 1
         time.sleep(0.02)
     for pid in _children():
         _signal(pid, signal.SIGKILL)
+
+
+def _start_nothing(*arguments: object, **options: object) -> NoReturn:
+    raise Interrupted
 
 
 def _ask_children() -> bool:

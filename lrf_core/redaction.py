@@ -205,7 +205,8 @@ def _compiled(known: frozenset[str]) -> tuple[re.Pattern[str], re.Pattern[str] |
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     longest_first = sorted(texts, key=lambda text: (-len(text), text))
-    return re.compile("|".join(map(re.escape, longest_first)))
+    either_case = (re.sub("%..", r"(?i:\g<0>)", re.escape(text)) for text in longest_first)
+    return re.compile("|".join(either_case))
 
 
 def _texts(secret: str) -> Iterator[str]:
@@ -221,9 +222,7 @@ def _forms(text: str) -> Iterator[str]:
     """What libraries, URLs and files make of a text."""
     yield from (text, repr(text)[1:-1], repr(text.encode())[2:-1], html.escape(text))
     yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
-    for quoted in (quote(text), quote(text, safe=""), quote_plus(text)):
-        yield quoted
-        yield re.sub("%..", lambda found: found[0].lower(), quoted)
+    yield from (quote(text), quote(text, safe=""), quote_plus(text))
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(text.encode()).decode()
 
