@@ -223,7 +223,7 @@ def finished(command: list[str]) -> Run:
 
 def started(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lrf_core.cli", *command],
+        [sys.executable, "-m", "lrf_core", *command],
         cwd=ROOT,
         env={**os.environ, "LRF_LOG_LEVEL": "debug"},
         stdout=subprocess.DEVNULL,

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from components.content import check_content
-from lrf_core import progress, telemetry
-from lrf_core.errors import LrfError, SpecError
+from lrf_core import interrupts, progress, telemetry, terminal
+from lrf_core.errors import EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import Spec, make_spec
 
@@ -48,7 +48,7 @@ def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> I
             it before the body and after it, so that no other content's results are kept under it.
 
     Raises:
-        SystemExit: an LrfError was raised; with its exit code.
+        SystemExit: an LrfError was raised; with its exit code. Or the step was interrupted.
     """
     logger = logging.getLogger("lrf")
     handler = logging.StreamHandler(sys.stdout)
@@ -58,8 +58,9 @@ def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> I
     logger.setLevel(logging.INFO)
     logger.propagate = False
     started = time.monotonic()
+    terminal.protect()
     try:
-        with progress.shown(), telemetry.job(stage, part):
+        with interrupts.handled(), _interruptible(), progress.shown(), telemetry.job(stage, part):
             import_tensorflow_quietly()
             asked = _spec_of(spec)
             check_content(asked, content)
@@ -73,6 +74,17 @@ def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> I
     finally:
         logger.removeHandler(handler)
         logger.level, logger.propagate = before
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        with interrupts.raised():
+            yield
+    except KeyboardInterrupt:
+        if interrupts.received():
+            interrupts.leave()
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _spec_of(text: str) -> Spec:

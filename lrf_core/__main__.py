@@ -1,5 +1,16 @@
-"""`python -m lrf_core` is `lrf`."""
+"""`lrf`, and `python -m lrf_core`."""
 
-from lrf_core.cli import main
+from lrf_core import interrupts
 
-main()
+
+def main() -> None:
+    """Run the command line, which can be interrupted from here on."""
+    # Before anything else is imported: that takes a second, in which Ctrl-C may come.
+    interrupts.install()
+    from lrf_core import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

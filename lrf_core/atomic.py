@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lrf_core.errors import ArtifactError
+from lrf_core.scratch import file_beside
 
 
 def write_atomically(target: Path, content: bytes) -> None:
@@ -23,16 +22,9 @@ def write_atomically_with(target: Path, write: Callable[[str], Any]) -> None:
         ArtifactError: the folder cannot be written.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            prefix=".writing-", suffix=target.suffix, dir=target.parent
-        )
-        os.close(handle)
-        try:
-            write(temporary)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with file_beside(target.parent, target.suffix) as temporary:
+            write(str(temporary))
+            temporary.chmod(0o644)
+            temporary.replace(target)
     except OSError as error:
         raise ArtifactError(f"cannot write {target}: {error.strerror or error}") from None

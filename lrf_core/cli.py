@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import typer
 
-from lrf_core import progress, telemetry
+from lrf_core import interrupts, progress, telemetry, terminal
 from lrf_core.commands import (
     compress,
     exploring,
@@ -23,7 +24,15 @@ from lrf_core.commands import (
     releases,
 )
 from lrf_core.commands.asked import held
-from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LrfError, SpecError
+from lrf_core.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    LrfError,
+    SpecError,
+)
+from lrf_core.redaction import one_line, shown
 
 app = typer.Typer(
     help="Low-rank compression of Keras CNNs: smaller models that passed a gate.",
@@ -83,7 +92,7 @@ def add_commands(found: Iterable[EntryPoint]) -> None:
 
 
 def _broken(command: EntryPoint, error: Exception) -> Callable[[], None]:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    reason = f"{type(error).__name__}: {one_line(error, 200)}"
 
     def cannot_be_loaded() -> None:
         raise LrfError(
@@ -107,20 +116,51 @@ def main() -> None:
 def run_command_line(app: typer.Typer) -> None:
     """Run an app; a known error is one line on standard error, and its exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    terminal.protect()
+    code = _run(app)
+    if interrupts.received():
+        interrupts.leave()
+    if code == EXIT_INTERRUPTED:
+        sys.stderr.write(interrupts.MESSAGE)
+    sys.exit(code)
+
+
+def _run(app: typer.Typer) -> int:
+    """The exit code."""
     try:
-        logging.getLogger("lrf").setLevel(_log_level())
-        app()
+        with interrupts.raised():
+            logging.getLogger("lrf").setLevel(_log_level())
+            # Not `app()`, which replaces the hook for exceptions.
+            code = typer.main.get_command(app)(standalone_mode=False)
+            sys.stdout.flush()
+            return code or EXIT_OK
     except LrfError as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
-    except SystemExit as ended:
-        if ended.code == EXIT_INTERRUPTED:
-            _say("interrupted; run the same command again to go on")
-        raise
+        terminal.say(f"lrf: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except SystemExit as ended:  # the reader of standard output is gone
+        return int(ended.code or EXIT_OK)
+    except BrokenPipeError:
+        terminal.give_up_output()
+        return EXIT_FAILURE
     except Exception as error:
+        if usage := _usage_problem(error):
+            sys.stderr.write(shown(usage, lines=True))
+            return EXIT_BAD_INPUT
         logging.getLogger("lrf").debug("unexpected", exc_info=True)
-        _say(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        sys.exit(EXIT_FAILURE)
+        terminal.say(f"lrf: unexpected {type(error).__name__}: {one_line(error)}")
+        return EXIT_FAILURE
+
+
+def _usage_problem(error: Exception) -> str | None:
+    """What typer says of wrong flags and arguments; None for another error."""
+    show = getattr(error, "show", None)
+    if show is None or not hasattr(error, "format_message"):
+        return None
+    said = io.StringIO()
+    show(file=said)
+    return said.getvalue()
 
 
 def _log_level() -> str:
@@ -129,11 +169,3 @@ def _log_level() -> str:
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise SpecError(f"LRF_LOG_LEVEL is {level!r}; set debug, info, warning or error")
     return level
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"lrf: {line}\n")
-
-
-if __name__ == "__main__":
-    main()

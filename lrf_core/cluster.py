@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import kubernetes.client
 import kubernetes.config
 
 from lrf_core.errors import ClusterError
+from lrf_core.redaction import one_line, register, register_pair
 
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -42,6 +43,7 @@ def connected(purpose: str, remedy: str) -> Iterator[kubernetes.client.ApiClient
             f"no Kubernetes API to {purpose}: {said_by(error)}; run it in a pod, set KUBECONFIG, "
             f"or {remedy}"
         ) from None
+    _redact(configuration)
     configuration.retries = False
     with kubernetes.client.ApiClient(configuration) as client:
         yield client
@@ -58,7 +60,23 @@ def own_namespace() -> str:
 def said_by(error: Exception) -> str:
     """What an error of the client says, on one line."""
     body = getattr(error, "body", None) or getattr(error, "reason", None) or error
-    return " ".join(str(body).split())[:300]
+    return one_line(body)
+
+
+def _redact(configuration: kubernetes.client.Configuration) -> None:
+    """Register what the API is asked with, also when the client renews it."""
+    renew: Callable[[kubernetes.client.Configuration], None] | None
+    renew = configuration.refresh_api_key_hook
+
+    def register_all(used: kubernetes.client.Configuration) -> None:
+        if renew:
+            renew(used)
+        register(*(str(key).removeprefix("Bearer ") for key in used.api_key.values()))
+        if used.password:
+            register_pair(used.username or "", used.password)
+
+    configuration.refresh_api_key_hook = register_all
+    register_all(configuration)
 
 
 def _in_pod() -> bool:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from lrf_core.redaction import redacted
+
 # Exit codes of the command line and of the pipeline runner.
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
 EXIT_GATE_REFUSED = 3
+# By Ctrl-C; after SIGTERM it is 143.
 EXIT_INTERRUPTED = 130
 
 
 class LrfError(Exception):
     """Base of every error that lrf raises on purpose.
 
-    The message is one line for a person. `exit_code` is what a command ends with.
+    The message is one line for a person, without secrets. `exit_code` is what a command ends with.
     """
 
     exit_code = EXIT_FAILURE
+
+    def __init__(self, message: str) -> None:
+        # Here, since messages go on to logs, artifacts, registries and annotations.
+        super().__init__(redacted(message))
 
 
 class BadInputError(LrfError):
@@ -47,6 +54,10 @@ class ArtifactError(BadInputError):
 
 class BusyError(LrfError):
     """Another run is writing to the same place; the same may succeed later."""
+
+
+class CredentialError(BadInputError):
+    """A password, a token or a key cannot be used as it was given."""
 
 
 class StorageError(BadInputError):

@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 import rich.console
 import rich.progress
 
+from lrf_core.redaction import shown as shown_text
+
 _logger = logging.getLogger("lrf")
 _Item = TypeVar("_Item")
 
@@ -69,7 +71,7 @@ def shown_by(display: Display) -> Iterator[None]:
 @contextmanager
 def _bars(description: str, total: int) -> Iterator[Advance]:
     columns = (
-        rich.progress.TextColumn("{task.description:<28}"),
+        rich.progress.TextColumn("{task.description:<28}", markup=False),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
@@ -77,7 +79,7 @@ def _bars(description: str, total: int) -> Iterator[Advance]:
         rich.progress.TimeRemainingColumn(),
     )
     with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(shown_text(description), total=total)
         yield lambda steps: bar.advance(task, steps)
 
 

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lrf_core import interrupts
+
 _logger = logging.getLogger("lrf")
 
 
@@ -40,5 +42,5 @@ def import_tensorflow_quietly() -> None:
     """Import TensorFlow without its notices on standard error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with native_output_logged():
+    with native_output_logged(), interrupts.at_once():
         importlib.import_module("tensorflow")

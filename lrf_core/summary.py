@@ -5,37 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import rich.console
-
 from lrf_core.outputs import Run
 from lrf_core.report import plan_rows
 from lrf_core.report.tables import (
     before_after_table,
     checks_table,
     layers_table,
+    not_published,
     plans_table,
     published,
 )
-
-# Wide enough for the tables where standard output is a file or a pipe.
-_PLAIN_WIDTH = 100
+from lrf_core.terminal import print_table
 
 
 def print_run(run: Run) -> None:
     """Print the tables of a whole run and where its results lie."""
-    console = _console()
     if rows := plan_rows(run.outcomes, run.picked):
-        console.print(plans_table(rows))
-    console.print(layers_table(run.plan, run.analysis))
-    console.print(before_after_table(run.verdict, run.plan))
-    console.print(checks_table(run.verdict))
-    failed = [check.name for check in run.verdict.failed()]
+        print_table(plans_table(rows))
+    print_table(layers_table(run.plan, run.analysis))
+    print_table(before_after_table(run.verdict, run.plan))
+    print_table(checks_table(run.verdict))
     if run.release:
-        console.print(published(run.release))
-        console.print("release:", run.release.location, soft_wrap=True)
+        print_table(published(run.release))
+        print_table("release:", run.release.location)
     else:
-        console.print("[bold red]not passed[/]:", ", ".join(failed), "- nothing was published")
-    console.print("report: ", str(run.outputs.report), soft_wrap=True)
+        print_table(not_published(run.verdict))
+    print_table("report: ", str(run.outputs.report))
 
 
 def run_as_json(run: Run) -> dict[str, Any]:
@@ -62,18 +57,5 @@ def run_as_json(run: Run) -> dict[str, Any]:
 
 def print_for_people(content: Any, where: str | Path) -> None:
     """Print a table or a line, and where the artifact lies."""
-    console = _console()
-    console.print(content)
-    console.print("written to", str(where), soft_wrap=True)
-
-
-def print_table(content: Any) -> None:
-    """Print a table or several."""
-    _console().print(content)
-
-
-def _console() -> rich.console.Console:
-    console = rich.console.Console(highlight=False)
-    if not console.is_terminal:
-        console = rich.console.Console(highlight=False, width=_PLAIN_WIDTH)
-    return console
+    print_table(content)
+    print_table("written to", str(where))

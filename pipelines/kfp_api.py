@@ -17,7 +17,9 @@ import kfp.client
 import kfp_server_api
 import urllib3
 
+from lrf_core.credentials import token_from, token_in
 from lrf_core.errors import EXIT_FAILURE, BadInputError, LrfError
+from lrf_core.redaction import one_line
 
 TOKEN = "LRF_KFP_TOKEN"  # noqa: S105 - the name of the variable, not its value
 POLL_S = 5.0
@@ -69,10 +71,11 @@ def connected(host: str, namespace: str | None) -> Iterator[kfp.Client]:
 
     Raises:
         ClusterError: no API at the address, or it refuses a request.
+        CredentialError: a token that cannot be sent.
     """
-    host, token = host.rstrip("/"), os.environ.get(TOKEN)
+    host, token = host.rstrip("/"), token_in(TOKEN)
     projected = None if token else _projected_token()
-    _check_reachable(host, token or (projected and projected.read_text().strip()))
+    _check_reachable(host, token or (projected and token_from(projected, "the pod's own")))
     with _plainly(), _refusals(host):
         yield kfp.Client(
             host=host,
@@ -141,7 +144,7 @@ def _plainly() -> Iterator[None]:
 def said(error: Exception) -> str:
     """What an error of the client says, on one line."""
     body = getattr(error, "body", None) or getattr(error, "reason", None) or error
-    return " ".join(str(body).split())[:200]
+    return one_line(body, 200)
 
 
 def _check_reachable(host: str, token: str | None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from kfp import local
 
+from lrf_core import interrupts
 from lrf_core.artifacts import (
     MODEL_FILE,
     Analysis,
@@ -26,6 +29,7 @@ from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
 from lrf_core.folder_lock import alone_in
 from lrf_core.outputs import Outcome, Outputs, Run
 from lrf_core.results import write_whole_lineage
+from lrf_core.scratch import scratch_folder
 from lrf_core.spec import Spec
 from lrf_core.storage import open_store
 from lrf_core.storage.inputs import is_absent
@@ -77,10 +81,12 @@ def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
     )
     _check_inputs(spec, to)
     folder = _cleared(outputs)
-    with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
+    with (folder / LOG_FILE).open("w", encoding="utf-8", buffering=1) as log:
         relay = Relay(log, say)
         try:
-            with relayed(relay), _known_warnings():
+            interrupts.adopt_orphans()
+            # Its threads would start the next step, and be waited for.
+            with relayed(relay), _known_warnings(), _own_temporaries(), interrupts.at_once():
                 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
                 compress(spec=spec.model_dump_json())
         except RuntimeError as error:  # kfp.local names the step that failed, and no reason
@@ -190,6 +196,21 @@ def _failure(relay: Relay, error: RuntimeError, log: Path) -> StepError:
         return StepError(f"{relay.failed.stage}: {relay.failed.text}", code)
     reason = relay.last_exception or " ".join(str(error).split())
     return StepError(f"a step stopped unexpectedly: {reason}; its log is {log}", LrfError.exit_code)
+
+
+@contextmanager
+def _own_temporaries() -> Iterator[None]:
+    """Give kfp and its steps a folder for temporary files: it leaves some behind for each step."""
+    before, tempdir = os.environ.get("TMPDIR"), tempfile.tempdir
+    with scratch_folder("steps") as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            os.environ.pop("TMPDIR")
+            tempfile.tempdir = tempdir
+            if before is not None:
+                os.environ["TMPDIR"] = before
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 from components.step import StepLine, read_line
+from lrf_core.redaction import shown
 
 _EXCEPTION = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*)?")
 
@@ -42,7 +43,7 @@ class Relay(io.TextIOBase):
             *lines, rest = (self._unfinished.get(thread, "") + text).split("\n")
             self._unfinished[thread] = rest
             for line in lines:
-                self._log.write(line + "\n")
+                self._log.write(shown(line, lines=True) + "\n")
                 self._read(line.strip())
         return len(text)
 

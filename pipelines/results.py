@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from lrf_core.artifacts import Release, Verdict, Verdicts
 from lrf_core.artifacts.record import Artifact
 from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.report.tables import checks_table, published
+from lrf_core.scratch import scratch_folder
 from lrf_core.storage import Store, open_store
-from lrf_core.summary import print_table
+from lrf_core.terminal import print_table
 from pipelines.compress import NAME
 from pipelines.kfp_api import Submitted, patiently
 
@@ -94,8 +93,8 @@ def _latest(store: Store, keys: list[str], pattern: str, kind: type[_Found]) -> 
     found = [key for key in keys if re.search(rf"/{pattern}$", key)]
     if not found:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / kind.file_name
+    with scratch_folder("results") as folder:
+        file = folder / kind.file_name
         store.get_file(max(found, key=lambda key: _written(store, key)), file)
         return kind.load(file)
 

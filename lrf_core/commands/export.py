@@ -133,6 +133,7 @@ def _print(found: _Found) -> None:
     from rich.text import Text
 
     from lrf_core.export import FORMATS
+    from lrf_core.redaction import shown
     from lrf_core.report.text import ratio
     from lrf_core.summary import print_for_people
 
@@ -147,4 +148,4 @@ def _print(found: _Found) -> None:
         ("  compared on", f"{closeness.samples:,} {found.source}"),
     )
     table = "\n".join(f"{label:<24}{words}".rstrip() for label, words in rows)
-    print_for_people(Text(table), found.export.path)
+    print_for_people(Text(shown(table, lines=True)), found.export.path)

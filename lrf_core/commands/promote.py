@@ -12,7 +12,9 @@ from lrf_core.commands.asked import print_json
 from lrf_core.commands.options import JsonOption, SpecOption
 from lrf_core.errors import SpecError
 from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.redaction import shown
 from lrf_core.spec import GateSpec, PromoteSpec, make_spec, read_spec
+from lrf_core.terminal import echo, print_table
 
 if TYPE_CHECKING:
     from lrf_core.artifacts import Promotion
@@ -199,10 +201,10 @@ def _show_preview(found: Any, as_json: bool) -> None:
         )
         return
     if not found.patch:
-        sys.stdout.write(f"# {found.release} is in the service already; nothing to patch\n")
+        echo(f"# {found.release} is in the service already; nothing to patch")
         return
     steps = ", ".join(f"{step}%" for step in found.steps)
-    sys.stdout.write(f"# {found.release}; traffic: {steps}\n")
+    echo(f"# {found.release}; traffic: {steps}")
     sys.stdout.write(yaml.safe_dump(found.patch, sort_keys=False))
 
 
@@ -214,14 +216,12 @@ def _report(done: Promotion, out: Path | None, as_json: bool) -> None:
         print_json(done.model_dump(mode="json"))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("step", "", "s", "what was found", box=box.SIMPLE_HEAD)
     for step in done.steps:
         passed = "done" if step.passed else "failed"
-        table.add_row(step.name, passed, f"{step.seconds:.1f}", step.detail)
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
-    console.print(table)
+        table.add_row(shown(step.name), passed, f"{step.seconds:.1f}", shown(step.detail))
+    print_table(table)
     outcome = done.outcome.replace("_", " ")
-    console.print(f"{outcome}: {done.release} on {done.service}", soft_wrap=True)
+    print_table(f"{outcome}: {done.release} on {done.service}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from lrf_core.commands.asked import print_json
 from lrf_core.commands.options import JsonOption
 from lrf_core.errors import EXIT_BAD_INPUT
 from lrf_core.storage import open_store
+from lrf_core.terminal import echo, print_table, say
 
 if TYPE_CHECKING:
     from lrf_core.releases import Listed, ListedLine
@@ -76,7 +76,7 @@ def list_(
         print_json({name: [_as_line(line) for line in each] for name, each in found.items()})
     else:
         tables = [releases_table(*each) for each in found.items()] or [releases_table("", [])]
-        _print(Group(*tables))
+        print_table(Group(*tables))
 
 
 @app.command()
@@ -101,8 +101,8 @@ def show(
     if as_json:
         print_json(_as_json(listed))
     else:
-        _print(release_table(listed))
-        typer.echo(listed.release.location)
+        print_table(release_table(listed))
+        echo(listed.release.location)
 
 
 @app.command()
@@ -142,7 +142,7 @@ def verify(
         version = index.versions[number - 1].version
         state = f"DAMAGED: {', '.join(paths)}" if paths else "sound"
         if not as_json:
-            typer.echo(f"{name} {number} {version}: {state}")
+            echo(f"{name} {number} {version}: {state}")
     if any(damaged.values()):
         raise typer.Exit(EXIT_BAD_INPUT)
     if public_key:
@@ -168,7 +168,7 @@ def rollback(
     if as_json:
         print_json(_as_json(listed))
     else:
-        typer.echo(f"{name}: the champion is number {listed.number}, {listed.release.version}")
+        echo(f"{name}: the champion is number {listed.number}, {listed.release.version}")
 
 
 @app.command()
@@ -197,9 +197,9 @@ def gc(
         print_json({"removed": delete, "bytes": garbage.size, "keys": list(garbage.keys)})
         return
     for key in garbage.keys:
-        typer.echo(key)
+        echo(key)
     done = "removed" if delete else "found; remove it with --delete"
-    sys.stderr.write(f"{len(garbage.keys)} objects, {garbage.size:,} bytes {done}\n")
+    say(f"{len(garbage.keys)} objects, {garbage.size:,} bytes {done}")
 
 
 def _check_signature(store: Store, name: str, number: int, public_key: Path) -> None:
@@ -207,7 +207,7 @@ def _check_signature(store: Store, name: str, number: int, public_key: Path) -> 
     from lrf_core.releases.signing import check_release_signature
 
     check_release_signature(store, resolve(store, name, number).release, str(public_key))
-    typer.echo(f"{name} {number}: signed with {public_key}", err=True)
+    say(f"{name} {number}: signed with {public_key}")
 
 
 def _as_json(listed: Listed) -> dict[str, Any]:
@@ -222,9 +222,3 @@ def _as_line(line: ListedLine) -> dict[str, Any]:
         "aliases": list(line.aliases),
         **line.listing.model_dump(mode="json"),
     }
-
-
-def _print(content: Any) -> None:
-    from lrf_core.summary import print_table
-
-    print_table(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.export.saved_model import serving_signature, to_saved_model
 from lrf_core.quiet import native_output_logged
+from lrf_core.scratch import scratch_folder
 from lrf_core.structure import Samples
 
 _logger = logging.getLogger("lrf")
@@ -161,9 +161,9 @@ def _converted(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
     import tensorflow as tf
 
     graph = _as_litert_takes_it(model)
-    with tempfile.TemporaryDirectory(prefix="lrf-litert-") as folder:
-        to_saved_model(graph, folder)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    with scratch_folder("litert") as folder:
+        to_saved_model(graph, str(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
         configure(converter)
         try:
             with native_output_logged(), warnings.catch_warnings():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.models.unroll import as_graph
 from lrf_core.quiet import native_output_logged
+from lrf_core.scratch import folder_beside
 
 Array = npt.NDArray[Any]
 
@@ -75,9 +75,8 @@ def write_folder_atomically_with(target: Path, write: Callable[[str], Any]) -> N
     if target.exists() and not _is_replaceable(target):
         raise ArtifactError(f"{target} exists and is no SavedModel; give a folder of its own")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as beside:
-            written, replaced = Path(beside) / "written", Path(beside) / "replaced"
+        with folder_beside(target.parent) as beside:
+            written, replaced = beside / "written", beside / "replaced"
             written.mkdir()
             write(str(written))
             if target.exists():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,6 +16,7 @@ from lrf_core.errors import ExportError, LrfError
 from lrf_core.models.latency import Latency, Run, keras_run, latency_in_turns, litert_run
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.models.served import ServedModel
+from lrf_core.scratch import scratch_folder
 from lrf_core.structure import Samples
 
 Array = npt.NDArray[Any]
@@ -110,10 +109,10 @@ def compared_answers(judged: Array, found: Array) -> ExportedAnswers:
 
 def digest_after_loading(model: keras.Model) -> tuple[str | None, str]:
     """Digest of the model saved and loaded in safe mode, or why that fails."""
-    with tempfile.TemporaryDirectory(prefix="lrf-validate-") as folder:
+    with scratch_folder("validate") as folder:
         try:
-            return model_digest(load_model(save_model(model, Path(folder)))), ""
+            return model_digest(load_model(save_model(model, folder))), ""
         except LrfError as error:
-            return None, str(error).replace(folder, "the saved file")
+            return None, str(error).replace(str(folder), "the saved file")
         except (TypeError, ValueError, NotImplementedError) as error:
             return None, f"the model cannot be saved: {' '.join(str(error).split())[:200]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from lrf_core.errors import ModelError
 from lrf_core.models.trace import is_graph
+from lrf_core.scratch import scratch_folder
 
 Chain = Sequence[keras.Layer]
 
@@ -155,9 +155,9 @@ def carry_state(original: keras.Layer, copied: keras.Layer) -> None:
         # Copies: on JAX, training frees the arrays that it begins with.
         after.load_own_variables({name: _copy(value) for name, value in variables.items()})
         if hasattr(before, "save_assets"):
-            with tempfile.TemporaryDirectory(prefix="lrf-assets-") as folder:
-                before.save_assets(folder)
-                after.load_assets(folder)
+            with scratch_folder("assets") as folder:
+                before.save_assets(str(folder))
+                after.load_assets(str(folder))
 
 
 def _copy(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from lrf_core.redaction import one_line
 from lrf_core.registry.base import (
     Registration,
     Registry,
@@ -53,7 +54,7 @@ def open_registry(uri: str, store: Store | None = None) -> Registry:
         )
     found = _ADDRESS.fullmatch(uri)
     if not found:
-        raise RegistryError(f"registry {uri!r:.200} is of an unknown kind; use {_KINDS}")
+        raise RegistryError(f"registry {one_line(uri, 200)!r} is of an unknown kind; use {_KINDS}")
     kind, address = found[1].lower(), _checked(found[2], uri)
     if kind == "mlflow":
         return _open_mlflow(address, store)
@@ -67,7 +68,7 @@ def _checked(address: str, uri: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise RegistryError(f"registry {uri!r:.200} is no usable address; write {_KINDS}")
+        raise RegistryError(f"registry {one_line(uri, 200)!r} is no usable address; write {_KINDS}")
     return address.rstrip("/")
 
 

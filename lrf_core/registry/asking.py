@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from lrf_core.redaction import one_line
 from lrf_core.registry import open_registry
 from lrf_core.registry.base import RegistryError
 
@@ -84,4 +85,6 @@ def open_asking(uri: str) -> AskingRegistry:
 
         if isinstance(registry, MlflowRegistry):
             return MlflowAsking(registry)
-    raise RegistryError(f"registry {uri!r:.200} holds no versions that could ask for compression")
+    raise RegistryError(
+        f"registry {one_line(uri, 200)!r} holds no versions that could ask for compression"
+    )

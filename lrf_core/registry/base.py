@@ -122,13 +122,3 @@ def not_registered(where: str, release: Release) -> RegistryError:
         f"{where} does not have {release.name} {release.version}, so no alias can point at it; "
         "publish it again to register it"
     )
-
-
-def one_line(reason: object, *secrets: str | None) -> str:
-    """A reason that others wrote, on one line of readable length and without our secrets."""
-    text = str(reason)
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    text = " ".join(text.split())
-    return text if len(text) <= 300 else f"{text[:300]}..."

@@ -17,7 +17,10 @@ from model_registry.types import ListOptions
 from mr_openapi import ApiClient, Configuration, ModelRegistryServiceApi
 from mr_openapi.exceptions import ApiException, NotFoundException, OpenApiException
 
-from lrf_core.registry.base import RegistryError, UnreachableRegistryError, one_line
+from lrf_core.credentials import token_from, token_in
+from lrf_core.errors import CredentialError
+from lrf_core.redaction import one_line
+from lrf_core.registry.base import RegistryError, UnreachableRegistryError
 
 _Answer = TypeVar("_Answer")
 
@@ -61,7 +64,10 @@ class Connection:
         ca = os.environ.get(_CA) or None
         if ca and not Path(ca).is_file():
             raise RegistryError(f"{_CA} names {ca}, which is no file; mount the CA's certificate")
-        return cls(address, _token(secure=address.startswith("https://")), ca)
+        try:
+            return cls(address, _token(secure=address.startswith("https://")), ca)
+        except CredentialError as error:
+            raise RegistryError(str(error)) from None
 
     def run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
         """Run to the end, also from inside of a running event loop, with errors explained.
@@ -142,7 +148,7 @@ class Connection:
         )
 
     def _shown(self, reason: object) -> str:
-        return one_line(reason or type(reason).__name__, self.token)
+        return one_line(reason or type(reason).__name__)
 
 
 class Client(ModelRegistryAPIClient):  # type: ignore[misc]
@@ -187,28 +193,11 @@ class _Api(ApiClient):  # type: ignore[misc]
 
 
 def _token(secure: bool) -> str | None:
-    if given := os.environ.get(_TOKEN, "").strip():
-        return _usable(given, f"the variable {_TOKEN}")
+    if given := token_in(_TOKEN):
+        return given
     for setting in _TOKEN_FILES:
         if name := os.environ.get(setting):
-            return _read_token(Path(name), f"{setting} names it")
+            return token_from(Path(name), f"{setting} names it")
     # Others could read along on a plain connection, so a pod's identity is not sent unasked.
     mounted = _SERVICE_ACCOUNT / "token"
-    if secure and mounted.is_file():
-        return _read_token(mounted, "the pod's own")
-    return None
-
-
-def _read_token(path: Path, why: str) -> str:
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise RegistryError(f"cannot read the token in {path} ({why}): {reason}") from None
-    return _usable(token, f"{path} ({why})")
-
-
-def _usable(token: str, where: str) -> str:
-    if not token.isascii() or not token.isprintable() or not token:
-        raise RegistryError(f"{where} holds no token that can be sent; mount one")
-    return token
+    return token_from(mounted, "the pod's own") if secure and mounted.is_file() else None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.entities import Metric, Run, RunTag
@@ -31,6 +29,7 @@ from lrf_core.registry.base import (
 )
 from lrf_core.registry.mlflow_client import Connection
 from lrf_core.releases.index import LATEST
+from lrf_core.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from lrf_core.storage import Store
@@ -163,10 +162,10 @@ class MlflowRegistry:
         if self.store is None:
             return
         there = {file.path for file in release.files} | {Release.file_name}
-        with tempfile.TemporaryDirectory(prefix="lrf-register-") as scratch:
+        with scratch_folder("register") as scratch:
             for name in _REPORTS:
                 if name in there:
-                    path = Path(scratch) / name
+                    path = scratch / name
                     self.store.get_file(f"{release.name}/{release.version}/{name}", path)
                     client.log_artifact(run_id, str(path))
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from lrf_core.registry.base import RegistryError, UnreachableRegistryError, one_line
+from lrf_core.credentials import password_in, token_in
+from lrf_core.errors import CredentialError
+from lrf_core.redaction import one_line, register_pair
+from lrf_core.registry.base import RegistryError, UnreachableRegistryError
 
 # The client reads these whenever it makes a request, and telemetry when it is imported. Its own
 # defaults wait for minutes for a server that is down, and print to where commands answer.
@@ -22,9 +25,11 @@ for _name, _value in {
 from google.protobuf.json_format import ParseError  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
+from mlflow.utils.credentials import read_mlflow_creds  # noqa: E402
 from requests.exceptions import RequestException, SSLError  # noqa: E402
 
-_SECRETS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+_TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 the name of it
 _REFUSED = ("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED")
 
 
@@ -38,7 +43,15 @@ class Connection:
     @classmethod
     def open(cls, address: str) -> Connection:
         """Credentials are MLflow's own: MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, or its
-        credentials file; MLFLOW_TRACKING_SERVER_CERT_PATH names the CA to trust."""
+        credentials file; MLFLOW_TRACKING_SERVER_CERT_PATH names the CA to trust.
+
+        Raises:
+            RegistryError: a token or password that cannot be sent.
+        """
+        try:
+            _clean_credentials()
+        except CredentialError as error:
+            raise RegistryError(str(error)) from None
         return cls(address, MlflowClient(tracking_uri=address, registry_uri=address))
 
     @contextmanager
@@ -69,7 +82,7 @@ class Connection:
         cause = error.__cause__ or error.__context__
         if isinstance(cause, RequestException):
             return self._unreachable(cause)
-        status, said = error.get_http_status_code(), self._shown(error.message)
+        status, said = error.get_http_status_code(), one_line(error.message)
         if error.error_code in _REFUSED or status in (401, 403) or "error code 401" in said:
             return RegistryError(
                 f"the MLflow server at {self.address} refuses the credentials; set "
@@ -95,9 +108,19 @@ class Connection:
         # Inside of it is what happened the last time, without the addresses of all attempts.
         reason = getattr(error.args[0] if error.args else None, "reason", None) or error
         return UnreachableRegistryError(
-            f"cannot reach the MLflow server at {self.address} ({self._shown(reason)}); check the "
+            f"cannot reach the MLflow server at {self.address} ({one_line(reason)}); check the "
             "address and run it again"
         )
 
-    def _shown(self, reason: object) -> str:
-        return one_line(reason, *(os.environ.get(name) for name in _SECRETS))
+
+def _clean_credentials() -> None:
+    """The client reads them by itself, and would quote what it cannot send."""
+    cleaned = {
+        _TOKEN: token_in(_TOKEN),
+        _PASSWORD: password_in(_PASSWORD),
+        _USER: os.environ.get(_USER, "").strip("\r\n"),
+    }
+    os.environ.update({name: value for name, value in cleaned.items() if value})
+    found = read_mlflow_creds()
+    if found.password:
+        register_pair(found.username or "", found.password)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrf_core.artifacts import Release
+from lrf_core.credentials import password_in
 from lrf_core.errors import PublishRefusedError, SpecError
 from lrf_core.releases.layout import SIGNATURE_FILE, file_key
 from lrf_core.releases.verify import fetch_release, get_sound
+from lrf_core.scratch import scratch_folder
 from lrf_core.storage import Store
 
 if TYPE_CHECKING:
@@ -153,8 +154,8 @@ def check_release_signature(store: Store, release: Release, public_key: str) -> 
         StorageError: the store cannot be read.
         PublishRefusedError, SpecError: as `check_signature` does.
     """
-    with tempfile.TemporaryDirectory(prefix="lrf-verify-") as scratch:
-        folder = fetch_release(store, release, Path(scratch))
+    with scratch_folder("verify") as scratch:
+        folder = fetch_release(store, release, scratch)
         for path in (Release.file_name, SIGNATURE_FILE):
             content = get_sound(store, file_key(release.name, release.version, path))
             if content is not None:
@@ -173,7 +174,7 @@ def _needed(module: str) -> Any:
 
 
 def _password() -> bytes | None:
-    password = os.environ.get(PASSWORD_SETTING)
+    password = password_in(PASSWORD_SETTING)
     return password.encode() if password else None
 
 

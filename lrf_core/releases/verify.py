@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lrf_core.releases.layout import (
     file_key,
 )
 from lrf_core.releases.parallel import in_parallel
+from lrf_core.scratch import scratch_folder
 from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, check_key
 
 
@@ -118,9 +118,9 @@ def damaged_blobs(store: Store, digests: Iterable[str]) -> list[str]:
     """Keys of the blobs with these digests (hex) that are missing or damaged, sorted."""
 
     def is_sound(sha256: str) -> bool:
-        with tempfile.TemporaryDirectory(prefix="lrf-verify-") as scratch:
+        with scratch_folder("verify") as scratch:
             try:
-                store.get_file(blob_key(sha256), Path(scratch) / "blob", sha256)
+                store.get_file(blob_key(sha256), scratch / "blob", sha256)
             except (MissingObjectError, DamagedObjectError):
                 return False
         return True
@@ -176,8 +176,8 @@ def _unsound_files(
         entry: of the version in the index; None where it has none.
         manifest_is_known: the manifest was compared with the index already.
     """
-    with tempfile.TemporaryDirectory(prefix="lrf-verify-") as scratch:
-        found = fetch(store, release.name, release.version, release.files, Path(scratch))
+    with scratch_folder("verify") as scratch:
+        found = fetch(store, release.name, release.version, release.files, scratch)
     damaged = {file.path for file in found} | _strangers(store, release)
     expected: dict[str, str] = {}
     if entry is not None and not manifest_is_known:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +38,7 @@ from lrf_core.releases.layout import (
     manifest_key,
 )
 from lrf_core.releases.verify import content_file, fetch, get_sound
+from lrf_core.scratch import scratch_folder
 from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, sha256_of
 
 _logger = logging.getLogger("lrf")
@@ -250,24 +250,24 @@ class _Writer:
 
         Returns the paths that had to be written.
         """
-        with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
+        with scratch_folder("publish") as scratch:
             written = [part for part in parts if not self._is_there(part)]
             for part in written:
                 self._copy(part)
-            damaged = fetch(self.store, self.name, self.version, parts, Path(scratch))
+            damaged = fetch(self.store, self.name, self.version, parts, scratch)
             again = [part for part in damaged if part not in written]
             for part in damaged:
                 _logger.warning("%s is damaged; it is written again", self._url(part.path))
                 self._restore_blob(part)
                 self._copy(part)
-            damaged = fetch(self.store, self.name, self.version, damaged, Path(scratch))
+            damaged = fetch(self.store, self.name, self.version, damaged, scratch)
             if damaged:
                 raise DamagedObjectError(
                     f"{self._url(damaged[0].path)} is damaged each time that it is written; see "
                     "whether the store is well, then run it again"
                 )
-            (Path(scratch) / Release.file_name).write_bytes(manifest)
-            self.prove(release, Path(scratch))
+            (scratch / Release.file_name).write_bytes(manifest)
+            self.prove(release, scratch)
         return [part.path for part in [*written, *again]]
 
     def _is_there(self, part: ReleaseFile) -> bool:
@@ -285,8 +285,8 @@ class _Writer:
     def _restore_blob(self, part: ReleaseFile) -> None:
         """Make sure that a blob is there and sound, from this publisher's files if need be."""
         key = blob_key(part.sha256)
-        with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
-            kept = Path(scratch) / "blob"
+        with scratch_folder("publish") as scratch:
+            kept = scratch / "blob"
             try:
                 self.store.get_file(key, kept, part.sha256)
             except (MissingObjectError, DamagedObjectError):

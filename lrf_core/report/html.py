@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import jinja2
-
 from lrf_core.artifacts import (
     Analysis,
     Artifact,
@@ -26,6 +24,7 @@ from lrf_core.atomic import write_atomically
 from lrf_core.report import text
 from lrf_core.report.chart import learning_curve
 from lrf_core.report.plans import PlanRow
+from lrf_core.report.templates import templates
 
 _TEMPLATE = "report.html.j2"
 _WORST_CLASSES = 10
@@ -98,14 +97,7 @@ def _render(
     override: Override | None,
     plans: Sequence[PlanRow],
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        # By extension jinja2 would escape "html" only, and names of layers are not to be trusted.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters["signs"] = _signs
     return environment.get_template(_TEMPLATE).render(
         analysis=analysis,

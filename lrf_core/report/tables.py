@@ -13,6 +13,7 @@ from rich.text import Text
 from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, Verdict
 from lrf_core.exploration.frontier import FrontierPoint
 from lrf_core.exploration.resources import QUANTITIES
+from lrf_core.redaction import shown
 from lrf_core.releases import Listed, ListedLine
 from lrf_core.report import text
 from lrf_core.report.plans import PlanRow
@@ -244,7 +245,7 @@ def checks_table(verdict: Verdict) -> Table:
             _plain(check.name), _answer(check), *map(_plain, (measured, check.limit, check.note))
         )
     if verdict.warnings:
-        warnings = "\n".join(f"warning: {text.printable(words)}" for words in verdict.warnings)
+        warnings = "\n".join(f"warning: {shown(words)}" for words in verdict.warnings)
         table.caption = Text(warnings, style="yellow")
     return table
 
@@ -253,9 +254,15 @@ def published(release: Release) -> Text:
     """What was published; in red where a person let a model through that did not pass."""
     said = f"published as {release.name} {release.version}"
     if release.override is None:
-        return Text("passed", style="bold green") + Text(f": {said}")
-    why = text.printable(text.overridden(release.override))
+        return Text("passed", style="bold green") + _plain(f": {said}")
+    why = shown(text.overridden(release.override))
     return Text(f"NOT PASSED, {said} all the same\n{why}", style="bold red")
+
+
+def not_published(verdict: Verdict) -> Text:
+    """Which checks failed."""
+    failed = ", ".join(check.name for check in verdict.failed())
+    return Text("not passed", style="bold red") + _plain(f": {failed} - nothing was published")
 
 
 def releases_table(name: str, found: Sequence[ListedLine]) -> Table:
@@ -307,7 +314,7 @@ def release_table(listed: Listed) -> Group:
     }
     if release.override:
         facts["override"] = text.overridden(release.override)
-    lines = "\n".join(f"{name:<13} {text.printable(fact)}" for name, fact in facts.items())
+    lines = "\n".join(f"{name:<13} {shown(fact)}" for name, fact in facts.items())
     return Group(table, Text(f"\n{lines}"))
 
 
@@ -372,4 +379,4 @@ def _add(table: Table, *cells: str) -> None:
 
 def _plain(words: str) -> Text:
     """Text, not str: brackets in the name of a layer are no markup."""
-    return Text(text.printable(words))
+    return Text(shown(words))

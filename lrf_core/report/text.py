@@ -146,11 +146,6 @@ def signed(points: float) -> str:
     return f"{points:+.2f}" if abs(points) >= 0.005 else "0.00"
 
 
-def printable(name: str) -> str:
-    """A name from a model, without characters that would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in name)
-
-
 def _accuracy(verdict: Verdict) -> Figure:
     def percent(measures: ModelMeasures) -> str:
         return NOT_MEASURED if measures.accuracy is None else f"{measures.accuracy:.2f}%"

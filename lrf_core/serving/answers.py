@@ -9,7 +9,6 @@ References:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +17,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import urllib3
 
+from lrf_core.credentials import token_in
 from lrf_core.errors import LrfError
+from lrf_core.redaction import one_line
 from lrf_core.releases.answers import Array, SampleAnswers
 
 Protocol = Literal["v1", "v2"]
@@ -104,14 +105,14 @@ class Server:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WrongAnswerError(
                 f"{self.url}{path} does not answer in protocol {self.protocol}: "
-                f"{type(error).__name__} {error}"[:300]
+                f"{type(error).__name__} {one_line(error, 200)}"
             ) from None
 
     def _post(self, path: str, body: Any) -> Any:
         headers = {"Content-Type": "application/json"}
         if self.host:
             headers["Host"] = self.host
-        if token := os.environ.get(TOKEN_VARIABLE):
+        if token := token_in(TOKEN_VARIABLE):
             headers["Authorization"] = f"Bearer {token}"
         with urllib3.PoolManager(retries=False, timeout=_TIMEOUT_S) as http:
             try:
@@ -128,7 +129,7 @@ class Server:
                 ) from None
         at = f"{self.url}{path}" + (f" (host {self.host})" if self.host else "")
         if answer.status != 200:
-            said = " ".join(answer.data.decode(errors="replace").split())[:200]
+            said = one_line(answer.data.decode(errors="replace"), 200)
             raise NoAnswerError(f"{at} answers with HTTP {answer.status}: {said}")
         try:
             return json.loads(answer.data)

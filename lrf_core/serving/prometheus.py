@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import string
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import tenacity
 import urllib3
 
+from lrf_core.credentials import token_in
 from lrf_core.errors import LrfError
+from lrf_core.redaction import one_line
 from lrf_core.spec.promote import PrometheusSpec
 
 # A bearer token, where Prometheus asks for one.
@@ -72,7 +73,7 @@ class Metric:
             if answer["status"] != "success":
                 said = f"{answer.get('errorType', 'error')}: {answer.get('error', '')}"
                 raise QueryError(
-                    f"Prometheus at {self.settings.url} refuses the query: {said[:300]}"
+                    f"Prometheus at {self.settings.url} refuses the query: {one_line(said)}"
                 )
             return _values(answer["data"])
         except (KeyError, TypeError, ValueError, IndexError):
@@ -81,7 +82,7 @@ class Metric:
             ) from None
 
     def _ask(self, query: str) -> Any:
-        token = os.environ.get(TOKEN_VARIABLE)
+        token = token_in(TOKEN_VARIABLE)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(urllib3.exceptions.HTTPError),

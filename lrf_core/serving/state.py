@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lrf_core.redaction import one_line
+
 Mode = Literal["serverless", "raw", "unknown"]
 
 # KServe 0.16 renamed both; ModelMesh and others are none of these.
@@ -124,11 +126,12 @@ def _failure(model: Mapping[str, Any]) -> str:
         return ""
     about = [info.get("reason"), info.get("message"), info.get("location"), info.get("time")]
     said = " ".join(" ".join(str(part) for part in about if part).split())
-    return f"{transition or 'FailedToLoad'}: {said}"[:400] if said else transition or "FailedToLoad"
+    failed = transition or "FailedToLoad"
+    return one_line(f"{failed}: {said}", 400) if said else failed
 
 
 def _said(condition: Mapping[str, Any]) -> str:
     reason = " ".join(
         str(part) for part in (condition.get("reason"), condition.get("message")) if part
     )
-    return " ".join(f"{condition['type']} {condition['status']} {reason}".split())[:200]
+    return one_line(f"{condition['type']} {condition['status']} {reason}", 200)

@@ -8,6 +8,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lrf_core.redaction import redacted
+
 
 def problems_in(error: ValidationError, settings: type[BaseModel]) -> str:
     """Every problem by the setting's name; of an unknown one, the nearest that is known.
@@ -30,7 +32,7 @@ def _problem(problem: ErrorDetails, settings: type[BaseModel]) -> str:
 def _shown(problem: ErrorDetails) -> str:
     """The value, unless a secret may have been put there by mistake."""
     may_be_secret = isinstance(problem["input"], dict) or {"env", "secrets"} & {*problem["loc"]}
-    return "" if may_be_secret else f", got {problem['input']!r:.60}"
+    return "" if may_be_secret else f", got {redacted(repr(problem['input'])):.60}"
 
 
 def _suggestion(location: tuple[int | str, ...], settings: type[BaseModel]) -> str:

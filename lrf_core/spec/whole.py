@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from lrf_core.errors import SpecError
 from lrf_core.limits import SPEC, read_document
+from lrf_core.redaction import looks_secret
 from lrf_core.spec import strict_yaml
 from lrf_core.spec.cluster import ClusterSpec
 from lrf_core.spec.explore import ExploreSpec
@@ -149,12 +150,29 @@ def make_spec(settings: dict[str, Any], overrides: dict[str, Any] | None = None)
         overrides: the same shape; a value of None is no override.
 
     Raises:
-        SpecError: an unknown key (the nearest known one is suggested) or an unusable value.
+        SpecError: an unknown key (the nearest known one is suggested), an unusable value, or one
+            that holds a secret: settings are written into artifacts and shown by registries.
     """
+    merged = _laid_over(settings, overrides or {})
+    _refuse_secrets(merged)
     try:
-        return Spec.model_validate(_laid_over(settings, overrides or {}))
+        return Spec.model_validate(merged)
     except ValidationError as error:
         raise SpecError(problems_in(error, Spec)) from None
+
+
+def _refuse_secrets(settings: Any, where: str = "") -> None:
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            _refuse_secrets(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            _refuse_secrets(value, where)
+    elif isinstance(settings, str) and looks_secret(settings):
+        raise SpecError(
+            f"setting '{where}' holds a password, a token or a signed address; give credentials in "
+            "the environment or a mounted secret, see docs/security.md"
+        )
 
 
 def load_spec(path: str | Path, overrides: dict[str, Any] | None = None) -> Spec:

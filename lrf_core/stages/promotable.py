@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from pathlib import Path
 
 from lrf_core.artifacts import MODEL_FILE, Release, Verdict
@@ -18,6 +17,7 @@ from lrf_core.releases import verify_release, version_of
 from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answers
 from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.releases.signing import check_release_signature
+from lrf_core.scratch import scratch_folder
 from lrf_core.spec import GateSpec, PromoteSpec
 from lrf_core.stages.override import refuse_unless_overridden
 from lrf_core.stages.refuse import refuse_altered, refuse_older, refuse_other_limits
@@ -59,9 +59,9 @@ def check_release(
             f"{where} holds no {SAVED_MODEL}/ to serve; publish it again with this version of lrf"
         )
     _refuse_without(release, where, Verdict.file_name, MODEL_FILE, ANSWERS_FILE)
-    with tempfile.TemporaryDirectory(prefix="lrf-promote-") as folder:
+    with scratch_folder("promote") as folder:
         verdict, model = (
-            _fetched(store, release, path, Path(folder)) for path in (Verdict.file_name, MODEL_FILE)
+            _fetched(store, release, path, folder) for path in (Verdict.file_name, MODEL_FILE)
         )
         judged = _read_verdict(verdict, where)
         _check_verdict(release, judged, settings, where)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from lrf_core.releases.contents import LITERT_FILE, check_onnx_installed, model_
 from lrf_core.releases.index import LATEST
 from lrf_core.releases.sbom import SBOM_FILE, write_sbom
 from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
+from lrf_core.scratch import scratch_folder
 from lrf_core.spec import GateSpec, PublishSpec
 from lrf_core.stages.attachments import check_attachments
 from lrf_core.stages.override import refuse_unless_overridden
@@ -123,7 +123,7 @@ def publish(
     for registry in registries:
         registry.check()
     version = version_of(name, digest)
-    with tempfile.TemporaryDirectory(prefix="lrf-publish-") as scratch:
+    with scratch_folder("publish") as scratch:
         making = _Making(
             model,
             verdict,
@@ -134,7 +134,7 @@ def publish(
             override,
             settings,
             key,
-            Path(scratch),
+            scratch,
         )
         written = write_release(store, name, version, making.propose, making.prove)
     _tell(written)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from lrf_core.errors import StorageError
+from lrf_core.scratch import file_beside
 
 # S3 allows no longer keys.
 MAX_KEY_BYTES = 1024
-
-# Starts the name of every file that is still being written.
-TEMPORARY = ".writing-"
 
 
 class MissingObjectError(StorageError):
@@ -197,22 +193,6 @@ def staged(folder: Path) -> Iterator[Path]:
 
     Raises OSError.
     """
-    temporary = _new_file(folder)
-    try:
+    with file_beside(folder) as temporary:
         temporary.chmod(0o644)
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _new_file(folder: Path, attempts: int = 10) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=folder)
-    except (FileNotFoundError, FileExistsError):
-        # A store removes folders that are empty, maybe just between our making and using one.
-        if attempts == 1:
-            raise
-        return _new_file(folder, attempts - 1)
-    os.close(handle)
-    return Path(name)

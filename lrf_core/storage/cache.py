@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from pathlib import Path
 
 from lrf_core import telemetry
 from lrf_core.errors import LrfError, StorageError
-from lrf_core.storage.base import TEMPORARY, ObjectInfo, Store, sha256_of
+from lrf_core.scratch import folder_beside
+from lrf_core.storage.base import ObjectInfo, Store, sha256_of
 from lrf_core.storage.content import listed
 
 _FOLDER = "LRF_CACHE"
@@ -73,14 +73,12 @@ def cached_tree(identity: str, fill: Callable[[Path], None]) -> Path:
     telemetry.count_cached("inputs", int(sound), int(not sound))
     if sound:
         return place / _CONTENT
-    with _writing():
-        trees.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=trees) as scratch:
-            new = Path(scratch) / "new"
-            (new / _CONTENT).mkdir(parents=True)
-            fill(new / _CONTENT)
-            (new / _DIGESTS).write_text(json.dumps(_digests(new / _CONTENT)))
-            _move_in(new, place, Path(scratch) / "damaged")
+    with _writing(), folder_beside(trees) as scratch:
+        new = scratch / "new"
+        (new / _CONTENT).mkdir(parents=True)
+        fill(new / _CONTENT)
+        (new / _DIGESTS).write_text(json.dumps(_digests(new / _CONTENT)))
+        _move_in(new, place, scratch / "damaged")
     return place / _CONTENT
 
 
@@ -123,16 +121,15 @@ def named(source: str, path: Path | None) -> Iterator[None]:
 
 def _fetch(store: Store, key: str, name: str, noted: Path) -> Path:
     files = cache_folder() / "files"
-    files.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=files) as scratch:
-        fetched = Path(scratch) / name
+    with folder_beside(files) as scratch:
+        fetched = scratch / name
         store.get_file(key, fetched)
         digest = sha256_of(fetched).sha256 or ""
         path = _place(digest, name)
         path.parent.mkdir(exist_ok=True)
         fetched.replace(path)
         noted.parent.mkdir(exist_ok=True)
-        note = Path(scratch) / "note"
+        note = scratch / "note"
         note.write_text(digest)
         note.replace(noted)
     return path

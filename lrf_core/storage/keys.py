@@ -20,6 +20,7 @@ from minio.credentials.providers import (
 from urllib3.exceptions import HTTPError
 
 from lrf_core.errors import ClusterError, StorageError
+from lrf_core.redaction import register
 
 FOLDER, SECRET = "LRF_S3_KEYS", "LRF_S3_SECRET"
 
@@ -59,10 +60,26 @@ def provider_of_keys(environment: Mapping[str, str]) -> Provider:
         provider = _named(_in_folder(Path(folder)), f"the folder {folder} ({FOLDER})")
         source = f"the files in {FOLDER}"
     else:
-        provider = ChainedProvider([EnvAWSProvider(), AWSConfigProvider()])
+        provider = _Cleaned(ChainedProvider([EnvAWSProvider(), AWSConfigProvider()]))
         source = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
     _check(_retrieved(provider), source)
     return provider
+
+
+class _Cleaned(Provider):
+    """The keys of another provider without the line ends that mounted secrets end with."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    def retrieve(self) -> Credentials:
+        keys = self._provider.retrieve()
+        token = keys.session_token
+        return Credentials(
+            keys.access_key.strip("\r\n"),
+            keys.secret_key.strip("\r\n"),
+            token.strip("\r\n") if token else None,
+        )
 
 
 def _retrieved(provider: Provider) -> Credentials:
@@ -82,6 +99,7 @@ def _retrieved(provider: Provider) -> Credentials:
 
 
 def _check(keys: Credentials, source: str) -> None:
+    register(keys.secret_key, keys.session_token)
     for value in (keys.access_key, keys.secret_key, keys.session_token or ""):
         if not value.isascii() or any(character.isspace() for character in value):
             raise StorageError(

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lrf_core.errors import StorageError
+from lrf_core.scratch import WRITING
 from lrf_core.storage.base import (
-    TEMPORARY,
     DamagedObjectError,
     Entry,
     MissingObjectError,
@@ -31,7 +31,7 @@ from lrf_core.storage.base import (
 # that is a file, or a folder in place of the file.
 _NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
-_LOCK = f"{TEMPORARY}lock"
+_LOCK = f"{WRITING}lock"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LocalStore:
 
     An object is written beside its place, synced and then moved there, so that a process that is
     killed or a machine that goes down leaves the old content or the new. What a killed process was
-    writing stays behind under a name that is no object's, and goes with the folder.
+    writing has a name that is no object's, and is swept by the next that writes into the folder.
 
     Writers of several machines may share the directory over NFS of version 4: `replace` locks a
     file in `root`, which version 3 without its lock daemon refuses. Moving and linking are atomic
@@ -180,7 +180,7 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         path = self.root / check_key(key)
         if _unfinished(path.name):
-            raise StorageError(f"object key {key!r:.80} may not have a name starting {TEMPORARY}")
+            raise StorageError(f"object key {key!r:.80} may not have a name starting {WRITING}")
         return path
 
     def _move(self, temporary: Path, path: Path) -> bool:
@@ -259,7 +259,7 @@ def _unlistable(error: OSError) -> None:
 
 
 def _unfinished(name: str) -> bool:
-    return name.startswith(TEMPORARY)
+    return name.startswith(WRITING)
 
 
 def _unwritable(path: Path, error: OSError) -> StorageError:

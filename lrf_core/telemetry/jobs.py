@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lrf_core.redaction import shown
 from lrf_core.telemetry.pushgateway import push
 from lrf_core.telemetry.recording import fresh, stage
 
@@ -34,7 +35,7 @@ def job(step: str, part: str | int = "") -> Iterator[None]:
                 yield
         finally:
             # The gateway would take a group without a label for one with the label empty.
-            push(metrics.registry, {key: value for key, value in grouping.items() if value})
+            push(metrics.registry, {key: shown(value) for key, value in grouping.items() if value})
 
 
 def _run_id() -> str:

@@ -7,13 +7,20 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric
 
+from lrf_core.redaction import shown
+
 
 class _Registry(CollectorRegistry):
     """Exposes what was touched, without the `_created` gauge that the client adds to a counter."""
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():
-            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            metric.samples = [
+                # Names of models and services are not to be trusted.
+                sample._replace(labels={key: shown(text) for key, text in sample.labels.items()})
+                for sample in metric.samples
+                if not sample.name.endswith("_created")
+            ]
             if metric.samples:
                 yield metric
 

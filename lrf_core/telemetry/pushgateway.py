@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 import urllib3
 from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
 
+from lrf_core.credentials import password_in
 from lrf_core.errors import LrfError
+from lrf_core.redaction import one_line, register_pair
 
 GATEWAY_VARIABLE = "LRF_PUSHGATEWAY"
 USER_VARIABLE = "LRF_PUSHGATEWAY_USER"
@@ -51,7 +53,7 @@ def push(registry: CollectorRegistry, grouping: dict[str, str]) -> None:
                 push_to_gateway(
                     gateway.url, JOB, registry, grouping, _TIMEOUT_S, handler=gateway.handler
                 )
-        except PushgatewayError as error:
+        except LrfError as error:
             failures.append(str(error))
         except Exception as error:  # noqa: BLE001 nothing that happens here may end a job
             failures.append(f"{type(error).__name__}")
@@ -79,6 +81,7 @@ def forget_old(older_than_s: float) -> int:
 
     Raises:
         PushgatewayError: the gateway cannot be reached or refuses; what was deleted stays so.
+        CredentialError: its password cannot be used.
     """
     gateway = _gateway()
     if gateway is None:
@@ -156,11 +159,12 @@ def _gateway() -> _Gateway | None:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise PushgatewayError(
-            f"{GATEWAY_VARIABLE} is {url!r:.100}; write http://host:9091 or https://..."
+            f"{GATEWAY_VARIABLE} is {one_line(url, 100)!r}; write http://host:9091 or https://..."
         )
     user = os.environ.get(USER_VARIABLE)
     credentials: dict[str, Any] = {}
     if user:
-        password = os.environ.get(PASSWORD_VARIABLE, "")
+        user, password = user.strip("\r\n"), password_in(PASSWORD_VARIABLE) or ""
+        register_pair(user, password)
         credentials = urllib3.make_headers(basic_auth=f"{user}:{password}")
     return _Gateway(url, credentials)

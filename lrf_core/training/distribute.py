@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import keras
@@ -15,6 +14,7 @@ from lrf_core.artifacts import FinetuneRecord
 from lrf_core.data import Data
 from lrf_core.errors import SpecError, WorkerError
 from lrf_core.models.compiled import Compiled
+from lrf_core.scratch import scratch_folder
 from lrf_core.spec import FinetuneSpec
 from lrf_core.training.job import Job, read_result
 from lrf_core.training.launch import free_address, run_workers
@@ -48,13 +48,13 @@ def finetune_by_workers(
 
         return run_on_cluster(job, model, teacher, settings.trainjob)
     _check_jax(settings.workers)
-    with tempfile.TemporaryDirectory(prefix="lrf-workers-") as folder:
-        job.write(Path(folder), model, teacher)
+    with scratch_folder("workers") as folder:
+        job.write(folder, model, teacher)
         try:
-            run_workers(local_commands(Path(folder), settings.workers), Path(folder))
+            run_workers(local_commands(folder, settings.workers), folder)
         except WorkerError as error:
             raise WorkerError(f"{error}{_advice(error, settings)}", error.exit_code) from None
-        return read_result(Path(folder))
+        return read_result(folder)
 
 
 def local_commands(folder: Path, count: int) -> list[list[str]]:

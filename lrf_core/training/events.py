@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TextIO
 
 from lrf_core.progress import Advance, shown_by, work
+from lrf_core.redaction import shown
 
 _logger = logging.getLogger("lrf")
 
@@ -48,7 +49,7 @@ class Sender(logging.Handler):
 
     def failed(self, exit_code: int, reason: str) -> None:
         """Say why this process ends."""
-        self._send(kind="failed", exit_code=exit_code, reason=" ".join(reason.split()))
+        self._send(kind="failed", exit_code=exit_code, reason=shown(" ".join(reason.split())))
 
     def _send(self, **event: Any) -> None:
         self.acquire()  # threads log, too

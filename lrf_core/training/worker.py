@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lrf_core import progress
+from lrf_core import interrupts, progress, terminal
 from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, DataError, LrfError
+from lrf_core.redaction import one_line
 from lrf_core.training.events import Sender
 
 # What Kubernetes reports as the reason why a container ended.
@@ -58,7 +59,7 @@ def _reported(asked: argparse.Namespace, failed: Callable[[int, str], None]) -> 
         return error.exit_code
     except Exception as error:
         _logger.debug("unexpected", exc_info=True)
-        failed(EXIT_FAILURE, f"unexpected {type(error).__name__}: {str(error)[:300]}")
+        failed(EXIT_FAILURE, f"unexpected {type(error).__name__}: {one_line(error)}")
         return EXIT_FAILURE
     return EXIT_OK
 
@@ -123,4 +124,6 @@ def end_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    interrupts.install()
+    terminal.protect()
     sys.exit(main(sys.argv[1:]))

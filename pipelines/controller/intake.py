@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from lrf_core.errors import SpecError
 from lrf_core.releases import release_name
+from lrf_core.scratch import scratch_folder
 from lrf_core.storage import sha256_of
 from pipelines.controller.journal import Journal
 from pipelines.controller.ledger import Held, Ledger, note_digest
@@ -88,8 +87,8 @@ class Intake:
         requests: dict[str, Held],
     ) -> str:
         """Write the request unless it is there; returns its address."""
-        with tempfile.TemporaryDirectory(prefix="lrf-intake-") as scratch:
-            file = found.fetch(Path(scratch))
+        with scratch_folder("intake") as scratch:
+            file = found.fetch(scratch)
             model = sha256_of(file).sha256 or ""
             address = address_of(model, settings)
             if self._is_there(address, requests):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lrf_core.errors import ArtifactError, LrfError
+from lrf_core.redaction import one_line
 from pipelines.controller.engine import Ended
 from pipelines.controller.metrics import Metrics
 from pipelines.controller.request import Request
@@ -84,8 +85,8 @@ class Journal:
             self._failed(source, what, error, str(error))
         except Exception as error:
             logger.debug("unexpected", exc_info=True)
-            said = " ".join(str(error).split())[:300]
-            self._failed(source, what, error, f"unexpected {type(error).__name__}: {said}")
+            line = f"unexpected {type(error).__name__}: {one_line(error)}"
+            self._failed(source, what, error, line)
         else:
             if self._lasting.pop(what, None) is not None:
                 logger.info("%s: works again", what)

@@ -19,7 +19,7 @@ from components.readme import STAGES
 from lrf_core.artifacts import DesignSpace, Plan, Verdict
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.outputs import Outputs
-from pipelines.__main__ import main
+from pipelines.cli import main
 
 
 @dataclass(frozen=True)

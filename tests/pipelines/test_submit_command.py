@@ -27,7 +27,7 @@ from lrf_core.artifacts import (
     Verdicts,
 )
 from lrf_core.storage import open_store
-from pipelines.__main__ import main
+from pipelines.cli import main
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import hypothesis.strategies as st
 import pytest
 import trustme
 import urllib3
 from answering import Answer, answering, html, json, status
-from hypothesis import assume, given
 from model_registry_server import TOKEN, ModelRegistryServer, running
 from openapi_core import OpenAPI
 from registry_case import RegistryCase, impatient, override_by
 from werkzeug import Request, Response
 
 from lrf_core.registry import Registry, RegistryError, UnreachableRegistryError, open_registry
-from lrf_core.registry.base import one_line
 from lrf_core.registry.kubeflow_client import Connection
 
 
@@ -312,14 +309,3 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(
     with pytest.raises(RegistryError, match="holds no token that can be sent") as caught:
         registry_at("http://registry")
     assert TOKEN not in str(caught.value)
-
-
-@given(st.text(), st.text(), st.text(st.characters(codec="ascii"), min_size=8, max_size=600))
-def test_a_reason_of_others_is_one_short_line_without_our_secret(
-    before: str, after: str, secret: str
-) -> None:
-    assume(secret not in before and secret not in after and "***" not in secret)
-    shown = one_line(f"{before} {secret} {after}", secret, None, "")
-    assert shown == one_line(f"{before} *** {after}")
-    assert len(shown.splitlines()) <= 1
-    assert len(shown) <= 303
