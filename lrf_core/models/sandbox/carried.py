@@ -44,18 +44,19 @@ def write_contents(contents: list[Array | bytes], file: BinaryIO) -> None:
         file.write(content if isinstance(content, bytes) else content.tobytes())
 
 
-def made_from(header: dict[str, Any], contents: memoryview) -> keras.Model:
+def made_from(header: dict[str, Any], contents: BinaryIO, size: int) -> keras.Model:
     """The model that another process described.
 
     Args:
         header: the JSON of `described`, whose config was checked.
-        contents: what `write_contents` wrote.
+        contents: where `write_contents` wrote to, at its beginning.
+        size: bytes that it wrote.
 
     Raises:
         Exception: of many types, when the parts do not fit each other.
     """
     model = keras.saving.deserialize_keras_object(header["config"], safe_mode=True)
-    reader = _Reader(contents)
+    reader = _Reader(contents, size)
     for layer, described in zip(model._flatten_layers(), header["layers"], strict=True):
         variables = {name: reader.array(*each) for name, each in described["variables"].items()}
         layer.load_own_variables(variables)
@@ -72,20 +73,21 @@ def made_from(header: dict[str, Any], contents: memoryview) -> keras.Model:
 
 
 class _Reader:
-    """Takes one content after the other."""
+    """Takes one content after the other.
 
-    def __init__(self, contents: memoryview) -> None:
+    Attributes:
+        left: bytes that are left.
+    """
+
+    def __init__(self, contents: BinaryIO, size: int) -> None:
         self._contents = contents
-
-    @property
-    def left(self) -> int:
-        return len(self._contents)
+        self.left = size
 
     def bytes(self, size: int) -> bytes:
-        if not 0 <= size <= len(self._contents):
-            raise ValueError(f"{size} bytes are announced, {len(self._contents)} are there")
-        taken, self._contents = self._contents[:size], self._contents[size:]
-        return bytes(taken)
+        if not 0 <= size <= self.left:
+            raise ValueError(f"{size} bytes are announced, {self.left} are there")
+        self.left -= size
+        return self._contents.read(size)
 
     def array(self, dtype: str, shape: list[int]) -> Array:
         kind = np.dtype(dtype)
@@ -94,7 +96,7 @@ class _Reader:
 
 
 def _array(value: Any) -> Array:
-    return np.ascontiguousarray(keras.ops.convert_to_numpy(value))
+    return np.asarray(keras.ops.convert_to_numpy(value))
 
 
 def _shape(array: Array) -> tuple[str, tuple[int, ...]]:

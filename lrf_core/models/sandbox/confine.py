@@ -75,7 +75,8 @@ def confine_calls(limits: Limits, *, writing: bool) -> bool:
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _limit(resource.RLIMIT_FSIZE, limits.file)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.cpu)
+    # A second of grace, so that the signal says why.
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + limits.cpu, grace=1)
     if sys.platform != "linux":
         return False  # macOS does not enforce a limit of address space either
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -124,11 +125,12 @@ def _attempt(event: str, arguments: tuple[Any, ...], allowed: tuple[str, ...]) -
     return ""
 
 
-def _limit(what: int, most: int) -> None:
+def _limit(what: int, most: int, grace: int = 0) -> None:
     hard = resource.getrlimit(what)[1]
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
+        grace = min(grace, hard - most)
     try:
-        resource.setrlimit(what, (most, most))
+        resource.setrlimit(what, (most, most + grace))
     except (OSError, ValueError):
         return  # not on this platform

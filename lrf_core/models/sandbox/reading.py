@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import mmap
 import os
 import signal
 import subprocess
@@ -149,13 +148,13 @@ def _run(request: dict[str, Any], log: int, source: Path, timeout_s: float) -> i
             f"cannot start a process that reads {source}: {error.strerror or error}; make room for "
             f"it, or set {VARIABLE}=0"
         ) from None
-    try:
-        process.communicate(json.dumps(request).encode(), timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise _refused(source, f"took longer than {timeout_s:.0f} seconds") from None
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            process.communicate(json.dumps(request).encode(), timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise _refused(source, f"took longer than {timeout_s:.0f} seconds") from None
+        finally:
+            process.kill()
     return process.returncode
 
 
@@ -168,29 +167,29 @@ def _model(result: int, code: int, source: Path, limits: Limits) -> keras.Model:
             f"the process that reads {source} ended with exit code {code} before it read anything; "
             f"LRF_LOG_LEVEL=debug shows what it wrote. Install lrf again, or set {VARIABLE}=0"
         )
-    content = mmap.mmap(result, size, access=mmap.ACCESS_READ)
-    found, start = _header(content, source)
-    _judge(found, source, limits)
-    try:
-        check_config(found["model"]["config"], str(source))
-        return made_from(found["model"], memoryview(content)[start:])
-    except ModelError:
-        raise
-    except Exception as error:  # noqa: BLE001 - Keras raises many types
-        raise _refused(
-            source, f"gave a model that cannot be made again: {_shown_text(str(error))}"
-        ) from None
+    with open(result, "rb", closefd=False) as content:
+        content.seek(0)
+        found = _header(content.readline(_MOST_JSON), source)
+        _judge(found, source, limits)
+        try:
+            check_config(found["model"]["config"], str(source))
+            return made_from(found["model"], content, size - content.tell())
+        except ModelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Keras raises many types
+            raise _refused(
+                source, f"gave a model that cannot be made again: {_shown_text(str(error))}"
+            ) from None
 
 
-def _header(content: mmap.mmap, source: Path) -> tuple[dict[str, Any], int]:
-    end = content.find(b"\n", 0, _MOST_JSON)
+def _header(line: bytes, source: Path) -> dict[str, Any]:
     try:
-        found = json.loads(content[: max(end, 0)])
+        found = json.loads(line)
     except (ValueError, RecursionError):
         raise _refused(source, "gave no model") from None
     if not isinstance(found, dict):
         raise _refused(source, "gave no model")
-    return found, end + 1
+    return found
 
 
 def _judge(found: dict[str, Any], source: Path, limits: Limits) -> None:
