@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lrf_core.models.sandbox.confine import Limits
@@ -21,6 +23,7 @@ needs_landlock = pytest.mark.skipif(not landlock_version(), reason="this kernel 
 
 GIB = 1 << 30
 LIMITS = Limits(memory=GIB, cpu=60, file=1 << 20)
+MORE = Limits(memory=4 * GIB, cpu=60, file=1 << 20)
 CONFINED = """
 import ctypes, errno, json, os, sys, threading
 request = json.loads(sys.argv[1])
@@ -51,6 +54,7 @@ def run_confined(
     landlock: bool = True,
     writing: bool = True,
     limits: Limits = LIMITS,
+    readable: Iterable[Path] = (),
     first: str = NOTHING.format("first"),
     before: str = NOTHING.format("before"),
 ) -> subprocess.CompletedProcess[str]:
@@ -62,7 +66,7 @@ def run_confined(
     """
     request = {
         "path": _search_path(),
-        "readable": list(map(str, _readable())),
+        "readable": list(map(str, [*_readable(), *readable])),
         "writable": [str(folder)] if writing else [],
         "landlock": landlock,
         "limits": vars(limits),
@@ -237,6 +241,49 @@ def test_a_user_without_privileges_is_confined_as_well(
 ) -> None:
     ended = run_confined(f"def attack(): {attack}", own, first=AS_NOBODY)
     assert (ended.returncode, ended.stderr) == (code, said)
+
+
+LOADS_A_GRAPH = """
+def before():
+    global keras
+    import keras
+def attack():
+    model = keras.saving.load_model({0!r}, safe_mode=False)
+    print("loaded", flush=True)
+    model(keras.ops.ones((1, 2)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("landlock", [pytest.param(True, marks=needs_landlock), False])
+def test_a_graph_of_tensorflow_that_writes_a_file(
+    landlock: bool, own: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The file operations of TensorFlow pass by Python; Keras itself loads the model here."""
+    import keras
+    import tensorflow as tf
+
+    class Writes(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 2))])
+        def serve(self, x: tf.Tensor) -> tf.Tensor:
+            with tf.control_dependencies([tf.io.write_file(str(target), "attack")]):
+                return tf.identity(x)
+
+    target, model = own.parent / "written", tmp_path_factory.mktemp("attack")
+    tf.saved_model.save(Writes(), model / "graph", signatures=None)
+    layer = keras.layers.TFSMLayer(str(model / "graph"), call_endpoint="serve")
+    keras.Sequential([keras.Input((2,)), layer]).save(model / "model.keras")
+    target.unlink(missing_ok=True)
+    keras.saving.load_model(model / "model.keras", safe_mode=False)(np.ones((1, 2), np.float32))
+    assert target.read_text() == "attack"  # it works where nothing confines it
+    target.unlink()
+
+    attack = LOADS_A_GRAPH.format(str(model / "model.keras"))
+    ended = run_confined(
+        attack, own, landlock=landlock, writing=landlock, readable=[model], limits=MORE
+    )
+    assert "Permission denied" in ended.stderr, ended.stderr
+    assert not target.exists()
 
 
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:

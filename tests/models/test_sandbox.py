@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from tiny import Trained, tiny_cnn
 
@@ -171,12 +173,12 @@ def test_an_interrupt_ends_the_process(file: Path, monkeypatch: pytest.MonkeyPat
     class Interrupted(BaseException):
         pass
 
-    def communicate(process: reading.subprocess.Popen[bytes], *_: object, **__: object) -> None:
+    def communicate(process: subprocess.Popen[bytes], *_: object, **__: object) -> None:
         started.append(process)
         raise Interrupted
 
-    started: list[reading.subprocess.Popen[bytes]] = []
-    monkeypatch.setattr(reading.subprocess.Popen, "communicate", communicate)
+    started: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
     with pytest.raises(Interrupted):
         read_in_sandbox(file)
     assert started[0].returncode is not None
@@ -194,13 +196,22 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_model(
         read_in_sandbox(file)
 
 
+def with_vocabulary() -> keras.Model:
+    """A model with a file of its own beside its weights."""
+    text, image = keras.Input((), dtype="string", name="text"), tiny_cnn()
+    words = keras.layers.TextVectorization(output_mode="multi_hot", name="words")
+    words.adapt(np.array(["low rank", "tensor train", "Zürich"]))
+    outputs = keras.layers.Concatenate()([image.output, words(text)])
+    return keras.Model([image.input, text], keras.layers.Dense(2)(outputs))
+
+
 def test_models_are_read_in_the_sandbox_as_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two at once, of which one is refused, in a folder with another alphabet in its name."""
     monkeypatch.setenv("LRF_SANDBOX", "1")
     monkeypatch.setattr(reading, "_shown", set())
-    good = save_model(tiny_cnn(), tmp_path / "модель 模型")
+    good = save_model(with_vocabulary(), tmp_path / "модель 模型")
     bad = tmp_path / "code.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Lambda(abs, name="code")]).save(bad)
     with ThreadPoolExecutor(2) as pool, caplog.at_level(logging.DEBUG, "lrf"):
@@ -269,3 +280,42 @@ def test_commands_have_a_flag_for_it(
         cli.main()
     assert expected in capsys.readouterr().err
     assert os.environ["LRF_SANDBOX"] == setting
+
+
+# A kernel without Landlock, for whoever this process starts; seccomp itself stays.
+_WITHOUT_LANDLOCK = """
+import ctypes, logging, platform, struct, sys
+from pathlib import Path
+from lrf_core.models.sandbox import seccomp
+from lrf_core.models.sandbox.kernel import NO_NEW_PRIVILEGES, control_process, system_call
+seccomp._program = lambda *_, **__: [
+    seccomp._step(seccomp._LOAD, seccomp._NUMBER),
+    seccomp._step(seccomp._IF_EQUAL, 444, 0, 1),
+    seccomp._step(seccomp._RETURN, seccomp._FAIL | 38),
+    seccomp._step(seccomp._RETURN, seccomp._ALLOW),
+]
+original = seccomp.restrict_calls
+assert original(platform.machine(), writing=True)
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+from lrf_core.models.load import load_model, model_digest
+print(model_digest(load_model(sys.argv[1], sandbox=True)))
+"""
+
+
+@pytest.mark.slow
+def test_without_landlock_models_are_read_with_a_warning(trained: Trained) -> None:
+    command = [sys.executable, "-c", _WITHOUT_LANDLOCK, str(trained.model_file)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == [
+        "the sandbox of model files restricts system calls (seccomp), memory, time here; this "
+        "system has no files (Landlock)",
+        model_digest(trained.model),
+    ]
+
+
+@pytest.mark.slow
+def test_a_model_is_read_where_there_is_no_folder_to_write_to(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    assert model_digest(load_model(trained.model_file, sandbox=True)) == model_digest(trained.model)

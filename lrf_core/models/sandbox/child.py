@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +34,8 @@ def main(request: dict[str, Any]) -> None:
     inputs = [Path(path) for path in request["readable"]]
     files = confine_files(inputs, [*writable, Path(os.devnull)])
     result = request["result"]
+    # Python would look for a folder that it can write to, and imports fail without one.
+    tempfile.tempdir = os.environ["HOME"]
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # an import of it fails
     try:

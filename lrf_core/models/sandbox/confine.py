@@ -119,8 +119,9 @@ def _attempt(event: str, arguments: tuple[Any, ...], allowed: tuple[str, ...]) -
         flags = arguments[2]
         writes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
     if writes and isinstance(arguments[0], (str, bytes)):
-        path = os.path.normpath(Path(os.fsdecode(arguments[0])).absolute())
-        if not path.startswith(allowed):
+        # Of a relative path, the folder may be one that is open, which events do not name.
+        path = os.path.normpath(os.fsdecode(arguments[0]))
+        if Path(path).is_absolute() and not path.startswith(allowed):
             return f"change the file {path!r:.200}"
     return ""
 
