@@ -98,6 +98,7 @@ ENDED_BY_THE_KERNEL = {
     "looks_whether_its_parent_lives": "os.kill(os.getppid(), 0)",
     "traces_its_parent": "libc.ptrace(16, os.getppid(), 0, 0)",
     "reads_the_memory_of_its_parent": "libc.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0)",
+    "hides_memory": "os.memfd_create('x')",
     "makes_namespaces": "libc.unshare(0x10000000)",
     "mounts": "libc.mount(b'none', b'/mnt', b'tmpfs', 0, 0)",
     "uses_io_uring": "libc.syscall(425, 1, 0)",
@@ -289,7 +290,8 @@ def test_a_graph_of_tensorflow_that_writes_a_file(
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     child = (
         "import os, sys, time; sys.path[:] = eval(sys.argv[1]);"
-        "from lrf_core.models.sandbox.confine import end_with; end_with(int(sys.argv[2]));"
+        "from lrf_core.models.sandbox.confine import *; end_with(int(sys.argv[2]));"
+        "confine_calls(Limits(1 << 30, 60, 1 << 20), writing=True);"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     )
     parent = (

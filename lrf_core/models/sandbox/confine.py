@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -82,10 +83,8 @@ def confine_calls(limits: Limits, *, writing: bool) -> bool:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + limits.memory)
     machine = platform.machine()
-    try:
+    with suppress(OSError):  # a kernel or machine without them
         drop_capabilities(machine)
-    except OSError:
-        return restrict_calls(machine, writing=writing)
     return restrict_calls(machine, writing=writing)
 
 
@@ -131,7 +130,5 @@ def _limit(what: int, most: int, grace: int = 0) -> None:
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
         grace = min(grace, hard - most)
-    try:
+    with suppress(OSError, ValueError):  # not on this platform
         resource.setrlimit(what, (most, most + grace))
-    except (OSError, ValueError):
-        return  # not on this platform

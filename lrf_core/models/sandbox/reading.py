@@ -114,9 +114,16 @@ def read_in_sandbox(
             "weights": None if weights is None else str(weights.absolute()),
         }
         code = _run(request, log, source, timeout_s)
-        for line in _text(log).splitlines():
-            _logger.debug("sandbox: %s", line)
-        return _model(result, code, source, limits)
+        for line in os.pread(log, 64 << 10, 0).decode(errors="replace").splitlines():
+            _logger.debug("sandbox: %s", _shown_text(line))
+        try:
+            return _model(result, code, source, limits)
+        except ModelError as error:
+            given = {str(path.absolute()): str(path) for path in (weights, source) if path}
+            text = str(error)
+            for absolute, relative in given.items():
+                text = text.replace(absolute, relative)
+            raise ModelError(text) from None
 
 
 def _files(source: Path, weights: Path | None) -> list[Path]:
@@ -201,8 +208,8 @@ def _judge(found: dict[str, Any], source: Path, limits: Limits) -> None:
             f"({_shown_text(str(found['broken']))}); install it as other packages are, or set "
             f"{VARIABLE}=0"
         )
-    if "walls" in found:
-        _show(tuple(wall for wall in WALLS if wall in found["walls"]))
+    if isinstance(walls := found.get("walls"), list):
+        _show(tuple(wall for wall in WALLS if wall in walls))
     if "attempt" in found:
         raise _refused(source, f"tried to {_shown_text(str(found['attempt']))}")
     if "exhausted" in found:
@@ -225,8 +232,8 @@ def _ending(number: int, limits: Limits) -> str:
     if number == signal.SIGXCPU:
         return f"needed more than {limits.cpu} seconds of processor time"
     return (
-        f"ended with {signal.Signals(number).name}: it crashed, or {_memory(limits)} "
-        "(or more than there is)"
+        f"crashed, or {_memory(limits)} or than there is (signal {number}, "
+        f"{signal.strsignal(number)})"
     )
 
 
@@ -243,13 +250,12 @@ def _show(walls: tuple[str, ...]) -> None:
     if walls in _shown:
         return
     _shown.add(walls)
-    missing = [wall for wall in WALLS if wall not in walls]
     held = ", ".join([*walls, "memory, time"])
-    if missing:
+    if missing := [wall for wall in WALLS if wall not in walls]:
         _logger.warning(
-            "the sandbox of model files restricts %s here; this system has no %s",
+            "the sandbox of model files restricts %s, but not %s, which this system does not offer",
             held,
-            " and no ".join(missing),
+            " and ".join(missing),
         )
     else:
         _logger.debug("the sandbox of model files restricts %s", held)
@@ -309,7 +315,3 @@ def _private_folder() -> Iterator[list[str]]:
         return
     with folder as path:
         yield [os.path.realpath(path)]
-
-
-def _text(opened: int) -> str:
-    return os.pread(opened, 64 << 10, 0).decode(errors="replace")
