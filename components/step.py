@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from components.content import check_content
 from lrf_core import interrupts, progress, telemetry, terminal
 from lrf_core.errors import EXIT_INTERRUPTED, LrfError, SpecError
+from lrf_core.models.sandbox.setting import sandbox_default
 from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import Spec, make_spec
 
@@ -38,7 +39,8 @@ def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> I
     """Run the body of a component; yields the spec.
 
     Progress goes to standard output as lines that `read_line` understands. An LrfError becomes
-    one such line. Metrics are pushed at the end; see `lrf_core.telemetry`.
+    one such line. Metrics are pushed at the end; see `lrf_core.telemetry`. Models are read in the
+    sandbox unless `LRF_SANDBOX` says otherwise.
 
     Args:
         stage: the component's name.
@@ -60,7 +62,13 @@ def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> I
     started = time.monotonic()
     terminal.protect()
     try:
-        with interrupts.handled(), _interruptible(), progress.shown(), telemetry.job(stage, part):
+        with (
+            interrupts.handled(),
+            _interruptible(),
+            progress.shown(),
+            telemetry.job(stage, part),
+            sandbox_default(True),
+        ):
             import_tensorflow_quietly()
             asked = _spec_of(spec)
             check_content(asked, content)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated
 
 import typer
 
@@ -32,6 +34,7 @@ from lrf_core.errors import (
     LrfError,
     SpecError,
 )
+from lrf_core.models.sandbox.setting import sandbox_switched
 from lrf_core.redaction import one_line, shown
 
 app = typer.Typer(
@@ -42,6 +45,36 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+_SANDBOX = inspect.Parameter(
+    "sandbox",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        bool | None,
+        typer.Option(
+            "--sandbox/--no-sandbox",
+            help="Read models in a process that can do nothing else.  [default: as LRF_SANDBOX "
+            "says, else not]",
+        ),
+    ],
+)
+
+
+def _with_sandbox_flag(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with a flag for how it reads models."""
+
+    @functools.wraps(command)
+    def run(sandbox: bool | None = None, **flags: object) -> None:
+        with sandbox_switched(sandbox):
+            command(**flags)
+
+    signature = inspect.signature(command, eval_str=True)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), _SANDBOX]
+    )
+    return run
 
 
 def _as_job(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,7 +107,8 @@ for _command in (
     promote.promote,
     export.export,
 ):
-    app.command()(_as_job(_command))
+    _reads_models = _command is not frontier.frontier
+    app.command()(_as_job(_with_sandbox_flag(_command) if _reads_models else _command))
 app.add_typer(releases.app, name="releases")
 
 # Commands of packages above the library, which it does not import.

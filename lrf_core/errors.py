@@ -88,6 +88,10 @@ class ExportError(LrfError):
     """The model cannot be converted to, or run in, the runtime that is to serve it."""
 
 
+class SandboxError(LrfError):
+    """The process that reads model files cannot be started, or not import what it needs."""
+
+
 class WorkerError(LrfError):
     """A worker of fine-tuning failed; where it said why, these are its message and exit code."""
 

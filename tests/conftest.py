@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hypothesis import settings
 from lrf_core.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
+# Each model would be read by a process that first imports TensorFlow; tests of that turn it on.
+os.environ.setdefault("LRF_SANDBOX", "0")
 
 from tiny import Trained, tiny_cnn, tiny_data, train_tiny  # noqa: E402
 

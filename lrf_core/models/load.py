@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import keras
@@ -14,12 +15,18 @@ from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ModelError
 from lrf_core.models.formats import read_model
 from lrf_core.models.rebuild import carry_state
+from lrf_core.models.sandbox.reading import read_in_sandbox
+from lrf_core.models.sandbox.setting import sandbox_is_on
 from lrf_core.models.source import model_at, weights_at
 from lrf_core.models.unroll import as_graph
 from lrf_core.storage.cache import named
 
+_logger = logging.getLogger("lrf")
 
-def load_model(source: str | Path, weights: str | Path | None = None) -> keras.Model:
+
+def load_model(
+    source: str | Path, weights: str | Path | None = None, *, sandbox: bool | None = None
+) -> keras.Model:
     """Read a Keras model safely and check that it can be factorized.
 
     Args:
@@ -27,6 +34,9 @@ def load_model(source: str | Path, weights: str | Path | None = None) -> keras.M
             model, or a `.json` file with the config that `model.to_json()` returns; on this
             machine or in S3 (`s3://bucket/key` or prefix).
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed with a config only.
+        sandbox: whether another process, confined to it, reads the files; default: what
+            `LRF_SANDBOX` says. Classes that are registered in this process only are not known
+            there: with any, the files are read here, and a warning says so.
 
     Returns:
         A built Functional or Sequential model, not compiled. Of a subclassed model whose class is
@@ -34,13 +44,16 @@ def load_model(source: str | Path, weights: str | Path | None = None) -> keras.M
 
     Raises:
         ModelError: no such file, no Keras model, unsafe or unknown layers, a subclassed model
-            that cannot be followed, or weights that do not fit or are not finite.
+            that cannot be followed, or weights that do not fit or are not finite; or reading it
+            in the sandbox did something else, or used up too much.
+        SandboxError: the sandbox cannot be started here.
         StorageError: S3 cannot be reached, refuses the keys, or the cache cannot be written.
     """
     file = model_at(str(source))
     loaded = None if weights is None else weights_at(str(weights))
     with named(str(source), file), named(str(weights), loaded):
-        model = as_graph(read_model(file, loaded))
+        read = read_in_sandbox if _is_to_sandbox(source, sandbox) else read_model
+        model = as_graph(read(file, loaded))
     check_model(model, str(source))
     return model
 
@@ -107,6 +120,19 @@ def is_probability(outputs: np.ndarray) -> bool:
     """Whether outputs (samples, classes) are probabilities already, rather than logits."""
     totals = outputs.sum(axis=-1)
     return bool(outputs.min() >= 0.0 and np.allclose(totals, 1.0, atol=1e-3))
+
+
+def _is_to_sandbox(source: str | Path, sandbox: bool | None) -> bool:
+    wanted = sandbox_is_on() if sandbox is None else sandbox
+    own = sorted(keras.saving.get_custom_objects())
+    if wanted and own:
+        _logger.warning(
+            "%s is read without the sandbox: classes are registered in this process (%s), which "
+            "another one does not know",
+            source,
+            ", ".join(own[:3]),
+        )
+    return wanted and not own
 
 
 def _uncompiled(model: keras.Model) -> keras.Model:

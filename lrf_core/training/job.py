@@ -90,7 +90,10 @@ class Job(Record):
 
 def models_of(folder: Path) -> tuple[keras.Model, keras.Model]:
     """The factorized model and its teacher."""
-    return load_model(folder / "factorized"), load_model(folder / "teacher")
+    return (
+        load_model(folder / "factorized", sandbox=False),
+        load_model(folder / "teacher", sandbox=False),
+    )
 
 
 def write_result(folder: Path, model: keras.Model, record: FinetuneRecord) -> None:
@@ -106,7 +109,7 @@ def read_result(folder: Path) -> tuple[keras.Model, FinetuneRecord]:
         ArtifactError: nothing, or another model than its record is of.
     """
     record = FinetuneRecord.load(folder / FinetuneRecord.file_name)
-    model = load_model(folder / "candidate")
+    model = load_model(folder / "candidate", sandbox=False)
     if model_digest(model) != record.after_digest:
         raise ArtifactError(f"the model in {folder} is not the one that its record is of")
     return model, record
