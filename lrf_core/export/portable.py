@@ -1,4 +1,4 @@
-"""The same model in forms that more runtimes take: float32 arithmetic, channels-last layers."""
+"""The same model in forms that more runtimes take: float32 arithmetic, channels-last volumes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,7 @@ from lrf_core.models.rebuild import rebuilt
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
+_VOLUMES = (keras.layers.Conv3D, keras.layers.Conv3DTranspose)
 
 
 def portable(model: keras.Model) -> keras.Model:
@@ -38,25 +27,24 @@ def portable(model: keras.Model) -> keras.Model:
     return in_float32(as_graph(model))
 
 
-def with_channels_last_convolutions(model: keras.Model) -> keras.Model:
-    """The model itself, or a copy whose channels-first convolutions run as channels-last ones.
+def with_channels_last_volumes(model: keras.Model) -> keras.Model:
+    """The model itself, or a copy whose channels-first 3-D convolutions run as channels-last ones.
 
-    Each transposes its input and output, so that the copy answers the same. LiteRT knows
-    channels-last convolutions only; its converter transposes around 2-D ones on its own, but fails
-    at 1-D and 3-D ones (TensorFlow 2.21). Keras keeps kernels in one layout for both formats, so
-    the weights stay as they are.
+    Each transposes its input and output, so that the copy answers the same. Keras computes
+    convolutions in channels_last already (see `models.channels_first`), but adds the bias after the
+    transposition, and LiteRT's converter (TensorFlow 2.21) takes every such bias for one of a 2-D
+    map.
 
     Raises:
         ModelError: a layer cannot be copied.
     """
-    if not any(_is_channels_first(layer) for _, layer in walk(model)):
+    if not any(_has_bias_first(layer) for _, layer in walk(model)):
         return model
     copy = rebuilt(model, {})
     for _, layer in walk(copy):
-        if _is_channels_first(layer):
-            rank = layer.rank
+        if _has_bias_first(layer):
             layer.data_format = "channels_last"
-            layer.call = _transposed(layer.call, rank)
+            layer.call = _transposed(layer.call)
     return copy
 
 
@@ -70,16 +58,12 @@ def check_no_grouped_conv3d(model: keras.Model, runtime: str) -> None:
             )
 
 
-def _is_channels_first(layer: keras.Layer) -> bool:
-    return isinstance(layer, _CONVOLUTIONS) and layer.data_format == "channels_first"
+def _has_bias_first(layer: keras.Layer) -> bool:
+    return isinstance(layer, _VOLUMES) and layer.data_format == "channels_first" and layer.use_bias
 
 
-def _transposed(call: Callable[[Any], Any], rank: int) -> Callable[[Any], Any]:
-    to_last = (0, *range(2, rank + 2), 1)
-    to_first = (0, rank + 1, *range(1, rank + 1))
-
+def _transposed(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def transposed(inputs: Any) -> Any:
-        outputs = call(keras.ops.transpose(inputs, to_last))
-        return keras.ops.transpose(outputs, to_first)
+        return keras.ops.moveaxis(call(keras.ops.moveaxis(inputs, 1, -1)), -1, 1)
 
     return transposed
