@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lrf_core.models.keras2 import is_keras2, upgraded
 from lrf_core.models.safety import checked_model
 from lrf_core.models.size import check_size
 from lrf_core.models.source import KNOWN
+from lrf_core.scratch import scratch_folder
 
 _HDF5 = (".h5", ".hdf5")
 # Folders for copies.
@@ -38,11 +38,11 @@ def read_model(source: Path, weights: Path | None = None) -> keras.Model:
         SpecError: LRF_MAX_UNPACKED or LRF_MAX_LAYERS is no number.
     """
     path = _model_file(source)
-    with tempfile.TemporaryDirectory(prefix="lrf-model-") as scratch:
+    with scratch_folder("model") as scratch:
         try:
             for folder in (_MODEL, _WEIGHTS):
-                (Path(scratch) / folder).mkdir()
-            return _read(path, weights, Path(scratch))
+                (scratch / folder).mkdir()
+            return _read(path, weights, scratch)
         except LrfError:
             raise
         except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file

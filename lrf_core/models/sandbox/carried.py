@@ -5,7 +5,6 @@ Whoever reads it needs no parser of archives or HDF5, and gets none of the bytes
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +12,8 @@ from typing import Any, BinaryIO
 import keras
 import numpy as np
 import numpy.typing as npt
+
+from lrf_core.scratch import scratch_folder
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +62,7 @@ def made_from(header: dict[str, Any], contents: BinaryIO, size: int) -> keras.Mo
         variables = {name: reader.array(*each) for name, each in described["variables"].items()}
         layer.load_own_variables(variables)
         if described["assets"]:
-            with tempfile.TemporaryDirectory(prefix="lrf-assets-") as folder:
+            with scratch_folder("assets") as folder:
                 for name, size in described["assets"].items():
                     Path(folder, Path(name).name).write_bytes(reader.bytes(size))
                 layer.load_assets(folder)
@@ -114,7 +115,7 @@ def _sizes(assets: dict[str, bytes]) -> dict[str, int]:
 def _assets(layer: keras.Layer) -> dict[str, bytes]:
     if not hasattr(layer, "save_assets"):
         return {}
-    with tempfile.TemporaryDirectory(prefix="lrf-assets-") as folder:
+    with scratch_folder("assets") as folder:
         layer.save_assets(folder)
         return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
 

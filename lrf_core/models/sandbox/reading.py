@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ import keras
 import lrf_core
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError, SandboxError
-from lrf_core.models.safety import check_config
+from lrf_core.models.safety import checked_model
 from lrf_core.models.sandbox.carried import made_from
 from lrf_core.models.sandbox.confine import WALLS, Limits
 from lrf_core.models.sandbox.setting import VARIABLE
+from lrf_core.models.size import check_size
+from lrf_core.scratch import scratch_folder
 
 _logger = logging.getLogger("lrf")
 
@@ -179,8 +181,10 @@ def _model(result: int, code: int, source: Path, limits: Limits) -> keras.Model:
         found = _header(content.readline(_MOST_JSON), source)
         _judge(found, source, limits)
         try:
-            check_config(found["model"]["config"], str(source))
-            return made_from(found["model"], content, size - content.tell())
+            left = size - content.tell()
+            config = checked_model(found["model"]["config"], str(source))
+            check_size(config, left, str(source))
+            return made_from({**found["model"], "config": config}, content, left)
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 - Keras raises many types
@@ -306,12 +310,11 @@ def _memory_file() -> Iterator[int]:
 
 @contextmanager
 def _private_folder() -> Iterator[list[str]]:
-    """A folder for that process alone; none when none can be made: few models need one."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="lrf-sandbox-", ignore_cleanup_errors=True)
-    except OSError as error:
-        _logger.debug("the sandbox of model files has no folder: %s", error)
-        yield []
-        return
-    with folder as path:
-        yield [os.path.realpath(path)]
+    """A folder for that process alone; none when none can be made."""
+    with ExitStack() as stack:
+        try:
+            folder = [os.path.realpath(stack.enter_context(scratch_folder("sandbox")))]
+        except OSError as error:
+            _logger.debug("the sandbox of model files has no folder: %s", error)
+            folder = []
+        yield folder
