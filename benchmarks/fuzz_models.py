@@ -13,6 +13,7 @@ import collections
 import copy
 import gc
 import json
+import os
 import random
 import resource
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -33,12 +35,11 @@ import h5py  # noqa: E402
 import keras  # noqa: E402
 from keras.src.saving import serialization_lib  # noqa: E402
 
-from benchmarks.table import print_table  # noqa: E402
+from benchmarks.table import RESULTS, machine, show, write  # noqa: E402
 from lrf_core.errors import EXIT_BAD_INPUT, LrfError  # noqa: E402
 from lrf_core.models import allowed  # noqa: E402
 from lrf_core.models.load import load_model  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "fuzz_models.json"
 layers = keras.layers
 Config = dict[str, Any]
 
@@ -149,38 +150,42 @@ def symbols() -> list[tuple[str, str]]:
 def mutated_config(config: Config, draw: random.Random, names: list[tuple[str, str]]) -> str:
     """The text of a config with one to four changes."""
     new = copy.deepcopy(config)
-    for _ in range(draw.randint(1, 4)):
-        holder, key = draw.choice(list(_places(new)))
-        change = draw.randrange(8)
-        module, name = draw.choice(names)
-        made = {"module": module, "class_name": name, "config": {}, "registered_name": None}
-        function = {**made, "class_name": "function", "config": name, "registered_name": name}
-        if change == 0:
-            holder[key] = draw.choice([made, function, name, f"{module}.{name}", [function]])
-        elif change == 1 and isinstance(holder[key], dict):
-            holder[key].update(draw.choice([made, function, {"class_name": name}]))
-        elif change == 2:
-            holder[key] = draw.choice(_VALUES)
-        elif change == 3:
-            del holder[key]
-        elif change == 4 and isinstance(holder[key], list):
-            holder[key].insert(0, draw.choice([made, function, name, None, copy.copy(holder[key])]))
-        elif change == 5:
-            other, at = draw.choice(list(_places(new)))
-            holder[key] = copy.deepcopy(other[at])
-        elif change == 6 and isinstance(holder[key], dict):
-            extra = draw.choice(["fn", "function", "filepath", "registered_name", "layer", "dtype"])
-            holder[key][extra] = draw.choice([made, function, name, "/etc/passwd"])
-        elif change == 7:
-            for _ in range(draw.choice([1, 50, 900])):
-                holder[key] = [holder[key]]
     try:
+        for _ in range(draw.randint(1, 4)):
+            _change(new, draw, names)
         text = json.dumps(new)
     except RecursionError:
         return "[" * 5000
     if draw.random() < 0.1:  # a key twice
         text = text.replace('"class_name":', '"class_name": "Lambda", "class_name":', 1)
     return text
+
+
+def _change(new: Config, draw: random.Random, names: list[tuple[str, str]]) -> None:
+    holder, key = draw.choice(list(_places(new)))
+    change = draw.randrange(8)
+    module, name = draw.choice(names)
+    made = {"module": module, "class_name": name, "config": {}, "registered_name": None}
+    function = {**made, "class_name": "function", "config": name, "registered_name": name}
+    if change == 0:
+        holder[key] = draw.choice([made, function, name, f"{module}.{name}", [function]])
+    elif change == 1 and isinstance(holder[key], dict):
+        holder[key].update(draw.choice([made, function, {"class_name": name}]))
+    elif change == 2:
+        holder[key] = draw.choice(_VALUES)
+    elif change == 3:
+        del holder[key]
+    elif change == 4 and isinstance(holder[key], list):
+        holder[key].insert(0, draw.choice([made, function, name, None, copy.copy(holder[key])]))
+    elif change == 5:
+        other, at = draw.choice(list(_places(new)))
+        holder[key] = copy.deepcopy(other[at])
+    elif change == 6 and isinstance(holder[key], dict):
+        extra = draw.choice(["fn", "function", "filepath", "registered_name", "layer", "dtype"])
+        holder[key][extra] = draw.choice([made, function, name, "/etc/passwd"])
+    elif change == 7:
+        for _ in range(draw.choice([1, 50, 900])):
+            holder[key] = [holder[key]]
 
 
 _VALUES = [None, True, -1, 0, 1 << 31, 1 << 62, 1 << 80, 1e308, float("nan"), float("inf")]
@@ -255,26 +260,39 @@ class Watch:
     executed: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 
-    def start(self) -> None:
-        """Record, from now on for as long as the process lives, what happens while `on`."""
-        known = {id(each) for each in _allowed_objects()}
+    @classmethod
+    def started(cls, folder: Path) -> Watch:
+        """One that listens as long as the process lives, and records within `watching`."""
+        watch, known = cls(folder), {id(each) for each in _allowed_objects()}
         look_up = serialization_lib._retrieve_class_or_fn
 
         def watched(*arguments: Any, **settings: Any) -> Any:
             found = look_up(*arguments, **settings)
-            if self.on and id(found) not in known:
-                self.executed.append(str(found))
+            if watch.on and id(found) not in known:
+                watch.executed.append(str(found))
             return found
 
         serialization_lib._retrieve_class_or_fn = watched
-        sys.addaudithook(self._heard)
+        sys.addaudithook(watch._heard)
+        return watch
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        temporary, tempfile.tempdir, self.on = tempfile.tempdir, str(self.folder), True
+        try:
+            yield
+        finally:
+            tempfile.tempdir, self.on = temporary, False
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.on:
             return
         if event == "open" and isinstance(arguments[0], (str, bytes)):
-            path = arguments[0] if isinstance(arguments[0], str) else arguments[0].decode()
-            if not path.startswith((str(self.folder), sys.prefix, sys.base_prefix)):
+            path = os.fsdecode(arguments[0])
+            # Copies are removed by their names below an open folder.
+            removing = arguments[1] is None and "/" not in path
+            mine = (str(self.folder), sys.prefix, sys.base_prefix)
+            if not removing and not path.startswith(mine):
                 self.outside.append(path)
         elif event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn")):
             self.outside.append(f"{event} {arguments!r:.200}")
@@ -322,29 +340,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lrf-fuzz-") as folder:
         result = fuzz(Path(folder), range(given.first, given.first + given.count))
     unexpected = result.pop("unexpected")
-    print_table(("files", "number"), [(key, str(value)) for key, value in result.items()])
+    rows = [{"files": key, "number": value} for key, value in result.items()]
+    facts = {"count": given.count, "first": given.first, "machine": machine()}
+    show("Mutated model files", rows, facts)
+    write(RESULTS / "fuzz_models.json", rows, {**facts, "unexpected": unexpected})
     for line in unexpected:
         print(line)
-    RESULTS.write_text(json.dumps({**result, "unexpected": unexpected}, indent=2) + "\n")
     sys.exit(bool(unexpected))
 
 
 def fuzz(folder: Path, numbers: range) -> dict[str, Any]:
     """Load one mutated file per number; what became of them."""
-    tempfile.tempdir = str(folder)
     found, names = seeds(folder), symbols()
     for seed in found:  # sound ones are loaded
-        assert outcome_of(*seed.write(folder, None)) == "loaded", seed.suffix
-    watch = Watch(folder)
-    watch.start()
+        sound = outcome_of(*seed.write(folder, None))
+        if sound != "loaded":
+            raise RuntimeError(f"a sound {seed.suffix} file is not loaded: {sound}")
+    watch = Watch.started(folder)
     outcomes: collections.Counter[str] = collections.Counter()
     unexpected, slowest, before = [], 0.0, peak_megabytes()
     for number in numbers:
-        draw = random.Random(number)
+        draw = random.Random(number)  # noqa: S311 - the same files each time
         path, weights = mutated_file(draw.choice(found), draw, names, folder)
-        start, watch.on = time.monotonic(), True
-        outcome = outcome_of(path, weights)
-        watch.on = False
+        start = time.monotonic()
+        with watch.watching():
+            outcome = outcome_of(path, weights)
         slowest = max(slowest, time.monotonic() - start)
         expected = outcome in ("loaded", "refused")
         outcomes[outcome if expected else "unexpected"] += 1
@@ -353,6 +373,7 @@ def fuzz(folder: Path, numbers: range) -> dict[str, Any]:
         if number % 100 == 99:
             keras.backend.clear_session()
             gc.collect()
+            print(number + 1, dict(outcomes), file=sys.stderr)
     unexpected += [f"executed {each}" for each in sorted(set(watch.executed))]
     unexpected += [f"opened {each}" for each in sorted(set(watch.outside))]
     return {
