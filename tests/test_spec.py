@@ -34,13 +34,6 @@ MINIMAL = {"model": "m.keras", "data": "d.npz"}
         ({**MINIMAL, "explore": {"samples": 2}}, "greater than or equal to 8"),
     ],
 )
-def test_confidence_is_95_percent_unless_null_says_otherwise() -> None:
-    assert make_spec(MINIMAL).effective_gate().confidence == 0.95
-    spec = make_spec({**MINIMAL, "gate": {"confidence": None}})
-    assert spec.effective_gate().confidence is None
-    assert make_spec(spec.model_dump(mode="json")) == spec
-
-
 def test_bad_settings_are_one_clear_line(settings: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError) as caught:
         make_spec(settings)
@@ -132,3 +125,10 @@ def test_example_specs_are_valid() -> None:
     assert examples
     for example in examples:
         load_spec(example)
+
+
+def test_confidence_is_95_percent_unless_null_says_otherwise() -> None:
+    assert make_spec(MINIMAL).effective_gate().confidence == 0.95
+    spec = make_spec({**MINIMAL, "gate": {"confidence": None}})
+    assert spec.effective_gate().confidence is None
+    assert make_spec(spec.model_dump(mode="json")) == spec
