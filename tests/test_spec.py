@@ -125,3 +125,10 @@ def test_example_specs_are_valid() -> None:
     assert examples
     for example in examples:
         load_spec(example)
+
+
+def test_confidence_is_95_percent_unless_null_says_otherwise() -> None:
+    assert make_spec(MINIMAL).effective_gate().confidence == 0.95
+    spec = make_spec({**MINIMAL, "gate": {"confidence": None}})
+    assert spec.effective_gate().confidence is None
+    assert make_spec(spec.model_dump(mode="json")) == spec

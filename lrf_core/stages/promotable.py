@@ -96,6 +96,9 @@ def _read_verdict(path: Path, where: str) -> Verdict:
         return Verdict.load(path)
     except ArtifactError:
         raise PublishRefusedError(f"{path.name} of {where} is no verdict") from None
+    except PublishRefusedError as error:
+        reason = str(error).replace(str(path), f"of {where}")
+        raise PublishRefusedError(reason) from None
 
 
 def _check_verdict(release: Release, verdict: Verdict, settings: PromoteSpec, where: str) -> None:

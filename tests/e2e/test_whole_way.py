@@ -69,7 +69,7 @@ def compress(trained: Trained, out: Path, *more: object) -> list[object]:
     return ["compress", trained.model_file, "--data", trained.data_file, "--out", out, *more]
 
 
-def gate(tmp_path: Path, **limits: float) -> list[object]:
+def gate(tmp_path: Path, **limits: float | None) -> list[object]:
     """Flags that set limits of the gate, by way of a spec."""
     spec = tmp_path / "gate.yaml"
     spec.write_text(json.dumps({"gate": limits}))
@@ -125,7 +125,8 @@ def test_a_model_that_fails_is_published_by_nothing_but_a_persons_decision(
 ) -> None:
     out = tmp_path / "out"
     flags = compress(trained, out, *QUICK)
-    limits = {"min_params_reduction": 0.95}
+    # As measured: 256 samples do not bound a drop of 1 point, and one check is to fail.
+    limits = {"min_params_reduction": 0.95, "confidence": None}
     ended = lrf(*flags, *gate(tmp_path, **limits))
     assert ended.code == 3
     assert {path.name for path in out.iterdir()} >= ALWAYS | {"candidate"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import subprocess
 import sys
@@ -116,6 +117,20 @@ def test_nothing_is_visible_where_the_signature_is_not_the_one_asked_for(
         )
     with pytest.raises(ArtifactError, match="no release of 'tiny'"):
         resolve(LocalStore(tmp_path / "store"), "tiny", "latest")
+
+
+def test_the_signature_is_checked_before_the_stored_model_is_opened(
+    model: keras.Model, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publishing = importlib.import_module("lrf_core.stages.publish")
+    opened: list[Path] = []
+    monkeypatch.setattr(publishing, "load_model", opened.append)
+    others = Keys(tmp_path, "others")
+    with pytest.raises(PublishRefusedError, match="is signed with"):
+        publish_signed(
+            model, tmp_path / "store", signing_key=keys.private, public_key=others.public
+        )
+    assert opened == []
 
 
 def test_a_signature_that_was_damaged_is_refused(

@@ -9,12 +9,16 @@ from typing import Any
 import keras
 import local_releases
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from local_releases import NAME, verdict_on
 from promotions import World
 
 from lrf_core.artifacts import Release
 from lrf_core.errors import PublishRefusedError, SpecError
+from lrf_core.releases import resolve
 from lrf_core.spec import GateSpec, PromoteSpec
+from lrf_core.stages import promotable
 from lrf_core.stages.override import override_of
 from lrf_core.stages.promotable import check_release
 from lrf_core.storage import Store, open_store
@@ -80,6 +84,44 @@ def test_a_verdict_of_an_older_version_is_to_be_judged_again(
     older = verdict_on(model).model_copy(update={"schema_version": 1, "evidence": None})
     with pytest.raises(PublishRefusedError, match=r"older version of lrf.*judge the model again"):
         check_release(store, written(store, model, older), SETTINGS)
+
+
+def test_where_a_key_is_named_the_verdict_must_be_sealed_with_it(
+    store: Store, model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsealed = written(store, model, verdict_on(model))
+    (tmp_path / "key").write_text("k" * 32)
+    monkeypatch.setenv("LRF_VERDICT_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(PublishRefusedError, match="not sealed with the key") as caught:
+        check_release(store, unsealed, SETTINGS)
+    assert f"of release {NAME}/" in str(caught.value)
+    other = local_releases.small_model(4)
+    check_release(store, written(store, other, verdict_on(other)), SETTINGS)
+    (tmp_path / "key").write_text("o" * 32)
+    with pytest.raises(PublishRefusedError, match="sealed with another key"):
+        check_release(store, resolve(store, NAME, "latest").release, SETTINGS)
+
+
+def test_the_signature_is_checked_before_any_file_is_opened(
+    store: Store,
+    model: keras.Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = written(store, model, verdict_on(model))
+    opened: list[str] = []
+    for name in ("_fetched", "_read_verdict", "load_model", "sample_answers"):
+        monkeypatch.setattr(promotable, name, lambda *given, name=name: opened.append(name))
+    key = tmp_path / "key.pub"
+    key.write_bytes(
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    signed = SETTINGS.model_copy(update={"public_key": str(key)})
+    with pytest.raises(PublishRefusedError, match="is not signed"):
+        check_release(store, release, signed)
+    assert opened == []
 
 
 def test_an_altered_override_is_refused(store: Store, model: keras.Model) -> None:
