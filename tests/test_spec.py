@@ -28,6 +28,11 @@ MINIMAL = {"model": "m.keras", "data": "d.npz"}
         ({**MINIMAL, "decompose": {"minimize": "size"}}, "'error', 'sensitivity', 'params'"),
         ({**MINIMAL, "decompose": {"plans": 0}}, "decompose.plans"),
         ({**MINIMAL, "decompose": {"plans": 17}}, "less than or equal to 16"),
+        (
+            {**MINIMAL, "explore": {"memory_gib": float("inf")}},
+            "should be a finite number, got inf",
+        ),
+        ({**MINIMAL, "finetune": {"learning_rate": float("nan")}}, "finetune.learning_rate"),
         ({**MINIMAL, "goal": {"max_params": 0}}, "greater than or equal to 1"),
         ({**MINIMAL, "goal": {"max_latency_ms": 0}}, "greater than 0"),
         ({**MINIMAL, "goal": {"latency_reduction": -0.1}}, "greater than or equal to 0"),

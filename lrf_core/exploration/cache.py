@@ -23,6 +23,7 @@ from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord, Record, digest_of
 from lrf_core.artifacts import versions as package_versions
 from lrf_core.errors import StorageError
+from lrf_core.limits import DOCUMENT, limit
 from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, open_store
 
 # Raise it when calibration or scoring gives other numbers, so that earlier entries are not used.
@@ -123,6 +124,8 @@ class ScoreCache:
 def _checked(content: bytes, address: Address) -> tuple[Candidate, ...]:
     """The candidates in an entry. Raises DamagedObjectError unless they are those wanted."""
     wanted = f"'{address.layer}' by {address.method}"
+    if len(content) > limit(DOCUMENT):
+        raise DamagedObjectError(f"an entry of {len(content):,} bytes holds no scores of {wanted}")
     try:
         entry = _Entry.model_validate_json(content)
     except ValidationError as error:

@@ -6,7 +6,9 @@ import gzip
 import io
 import shutil
 import stat
+import struct
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -189,3 +191,115 @@ def test_the_whole_is_limited_too(
     monkeypatch.setenv("LRF_MAX_FILES", "3")
     with pytest.raises(DataError, match=r"number of files is .*the limit is 3; .*LRF_MAX_FILES"):
         open_data(str(path), model)
+
+
+def tar_with(type_: bytes, content: bytes, **settings: str) -> bytes:
+    """A tar of one file with a header of another kind before it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a")
+        member.pax_headers = settings
+        member.type, member.size = type_, len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zip_kind(kind: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        archive.writestr("a/0.png", bytes(1000))
+    return buffer.getvalue()
+
+
+def encrypted_zip() -> bytes:
+    content = bytearray(zip_of(("a/0.png", b"x")))
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
+def overlapping_zip() -> bytes:
+    """Many entries of the directory that are one member: a bomb of little in the file."""
+    content = zip_of(("a/0.png", bytes(8 << 20)))
+    start = content.find(b"PK\x01\x02")
+    entry, end = content[start:-22], content[-22:]
+    count = 200
+    end = end[:8] + struct.pack("<HHI", count, count, count * len(entry)) + end[16:]
+    return content[:start] + entry * count + end
+
+
+HEADERS: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "tar: holes, GNU": (".tar", lambda: tar_with(tarfile.GNUTYPE_SPARSE, bytes(512)), "holes"),
+    "tar: holes, pax 1.0": (
+        ".tar",
+        lambda: tar_with(
+            tarfile.REGTYPE, b"1\n0\n", **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        ),
+        "holes",
+    ),
+    "tar: a size that is none": (
+        ".tar",
+        lambda: tar_with(tarfile.REGTYPE, b"x", **{"GNU.sparse.size": "x"}),
+        "no readable archive",
+    ),
+    "tar: headers of headers": (
+        ".tar.gz",
+        lambda: gzip.compress(b"".join(tar_with(b"x", b"")[:512] for _ in range(5000))),
+        "no readable archive",
+    ),
+    "tar: a header of digits": (
+        ".tar",
+        lambda: tar_with(tarfile.XHDTYPE, b"1" * (1 << 20)),
+        "a header is too long",
+    ),
+    "zip: no name": (".zip", lambda: zip_of((zipfile.ZipInfo(""), b"x")), "leads elsewhere"),
+    "zip: a long name": (".zip", lambda: zip_of(("x" * 300, b"x")), "name that is too long"),
+    "zip: deep": (".zip", lambda: zip_of(("a/" * 100 + "x", b"x")), "name that is too long"),
+    "zip: a line in its name": (".zip", lambda: zip_of(("a\nb.png", b"x")), "leads elsewhere"),
+    "zip: lzma": (".zip", lambda: zip_kind(zipfile.ZIP_LZMA), "compressed in an unusual way"),
+    "zip: bzip2": (".zip", lambda: zip_kind(zipfile.ZIP_BZIP2), "compressed in an unusual way"),
+    "zip: encrypted": (".zip", encrypted_zip, "is encrypted"),
+    "zip: overlapping": (".zip", overlapping_zip, "as a zip bomb does"),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_what_would_take_memory_or_time_is_refused_at_once(
+    model: keras.Model, tmp_path: Path, case: str
+) -> None:
+    suffix, content, message = HEADERS[case]
+    path = tmp_path / f"images{suffix}"
+    path.write_bytes(content())
+    started = time.monotonic()
+    with pytest.raises(DataError, match=message) as caught:
+        open_data(str(path), model)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 5
+
+
+def test_a_directory_of_more_entries_than_files_may_be_is_not_read(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "images.zip"
+    path.write_bytes(zip_of(*((f"{number:0100}", b"") for number in range(9000))))
+    monkeypatch.setenv("LRF_MAX_FILES", "100")
+    with pytest.raises(DataError, match=r"directory has more than 1,048,576 bytes.*LRF_MAX_FILES"):
+        open_data(str(path), model)
+
+
+def test_members_of_a_tar_are_not_collected_in_memory(
+    model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    real = tarfile.TarFile.next
+
+    def watched(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        kept.append(len(archive.members))
+        return real(archive)
+
+    monkeypatch.setattr(tarfile.TarFile, "next", watched)
+    path = tmp_path / "images.tar"
+    path.write_bytes(tar_of(*((tar_member(f"a/{number}.png"), b"x") for number in range(100))))
+    with pytest.raises(DataError):
+        open_data(str(path), model)
+    assert max(kept) <= 1
+    assert len(kept) > 100
