@@ -34,9 +34,9 @@ def load_model(
             model, or a `.json` file with the config that `model.to_json()` returns; on this
             machine or in S3 (`s3://bucket/key` or prefix).
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed with a config only.
-        sandbox: whether another process, confined to it, reads the files; default: what
-            `LRF_SANDBOX` says. Classes that are registered in this process only are not known
-            there: with any, the files are read here, and a warning says so.
+        sandbox: whether a process that can do nothing else reads the files; default: what
+            `LRF_SANDBOX` says. It does not know the classes that are registered in this one: when
+            there are any, the files are read here, and a warning says so.
 
     Returns:
         A built Functional or Sequential model, not compiled. Of a subclassed model whose class is

@@ -42,7 +42,7 @@ def model_files(
         ExportError: it cannot be converted, or answers otherwise then.
     """
     stored = _save_timeless(model, folder)
-    loaded = load_model(stored, sandbox=False)
+    loaded = load_model(stored, sandbox=False)  # written by this process
     if model_digest(loaded) != model_digest(model):
         raise ArtifactError(
             f"model '{model.name}' is not the one that was judged once it is stored; its layers do "

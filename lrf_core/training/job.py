@@ -90,6 +90,7 @@ class Job(Record):
 
 def models_of(folder: Path) -> tuple[keras.Model, keras.Model]:
     """The factorized model and its teacher."""
+    # What a job reads was written by lrf for it.
     return (
         load_model(folder / "factorized", sandbox=False),
         load_model(folder / "teacher", sandbox=False),
