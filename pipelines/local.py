@@ -27,6 +27,7 @@ from lrf_core.artifacts import (
 from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
 from lrf_core.folder_lock import alone_in
+from lrf_core.models.sandbox.setting import sandbox_default
 from lrf_core.outputs import Outcome, Outputs, Run
 from lrf_core.results import write_whole_lineage
 from lrf_core.scratch import scratch_folder
@@ -86,7 +87,13 @@ def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
         try:
             interrupts.adopt_orphans()
             # Its threads would start the next step, and be waited for.
-            with relayed(relay), _known_warnings(), _own_temporaries(), interrupts.at_once():
+            with (
+                relayed(relay),
+                _known_warnings(),
+                _own_temporaries(),
+                interrupts.at_once(),
+                sandbox_default(False),  # the user's own model, as for commands
+            ):
                 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
                 compress(spec=spec.model_dump_json())
         except RuntimeError as error:  # kfp.local names the step that failed, and no reason

@@ -28,6 +28,7 @@ from lrf_core.errors import (
     LrfError,
     StorageError,
 )
+from lrf_core.models.sandbox.setting import VARIABLE
 from pipelines.controller.engine import Ended, Work
 from pipelines.controller.results import result_of
 from pipelines.controller.run_here import LOG, OUTPUT, RESULT
@@ -102,7 +103,12 @@ class LocalRuns:
                     stderr=log,
                     pass_fds=(lock.fileno(),),
                     start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                    # Others put the models there.
+                    env={
+                        VARIABLE: "1",
+                        **os.environ,
+                        "PYTHONPATH": os.pathsep.join(sys.path),
+                    },
                 )
         self._children.append(child)
 

@@ -100,14 +100,24 @@ HOSTILE = {
     ),
     "rubbish": (
         "return {'config': {'class_name': 'Dense', 'module': 'keras.layers', 'config': 3}}",
-        "gave a model that cannot be made again",
+        "a model of class 'Dense'",
     ),
     "words": ("raise ModelError('\\x1b[31mred\\n' + 'x' * 9999)", "\\x1b[31mred xxx"),
     "error": ("raise RuntimeError('why')", "failed: RuntimeError: why"),
 }
 
 
-@pytest.mark.parametrize(("attack", "said"), HOSTILE.values(), ids=HOSTILE)
+# One for each wall; the others start a process that imports TensorFlow each, too.
+_GATE = {"program", "network_past_python", "code"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        pytest.param(*each, id=name, marks=() if name in _GATE else pytest.mark.slow)
+        for name, each in HOSTILE.items()
+    ],
+)
 def test_an_attack_is_stopped_and_named(
     attack: str, said: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
