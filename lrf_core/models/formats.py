@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +22,54 @@ from lrf_core.models.source import KNOWN
 from lrf_core.scratch import scratch_folder
 
 _HDF5 = (".h5", ".hdf5")
+# What the folder for temporary files says, and no file of a model.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 # Folders for copies.
 _MODEL, _WEIGHTS = "model", "weights"
 
 
-def read_model(source: Path, weights: Path | None = None) -> keras.Model:
+def _nothing() -> None:
+    pass
+
+
+def read_model(
+    source: Path, weights: Path | None = None, once_copied: Callable[[], object] = _nothing
+) -> keras.Model:
     """Read a model, not compiled. Nothing that could run code is loaded.
 
     Args:
         source: a `.keras` file or a folder with `model.keras`, an `.h5` file of a whole model, or
             a `.json` file with what `model.to_json()` returns.
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed for a `.json` file only.
+        once_copied: called when copies of the files are checked and nothing is written any more,
+            before Keras makes anything of them.
 
     Raises:
         ModelError: no such file, not of a known format, damaged, unsafe or unknown layers, more
             than is allowed, or weights that do not fit.
         SpecError: LRF_MAX_UNPACKED or LRF_MAX_LAYERS is no number.
+        LrfError: there is no room for a temporary copy.
     """
     path = _model_file(source)
-    with scratch_folder("model") as scratch:
-        try:
+    try:
+        with scratch_folder("model") as scratch:
             for folder in (_MODEL, _WEIGHTS):
                 (scratch / folder).mkdir()
-            return _read(path, weights, scratch)
-        except LrfError:
-            raise
-        except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
-            raise ModelError(f"{path} is no readable Keras model: {_text(error)}") from None
+            return _read(path, weights, scratch, once_copied)
+    except LrfError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise LrfError(
+                f"cannot make a temporary copy of {path}: {error.strerror}; make room, or set "
+                "TMPDIR to a folder with room"
+            ) from None
+        raise ModelError(f"{path} is no readable Keras model: {_text(error)}") from None
 
 
-def _read(path: Path, weights: Path | None, scratch: Path) -> keras.Model:
+def _read(
+    path: Path, weights: Path | None, scratch: Path, once_copied: Callable[[], object]
+) -> keras.Model:
     config, own = _opened(path, scratch / _MODEL)
     if config is None:
         raise ModelError(
@@ -63,11 +83,15 @@ def _read(path: Path, weights: Path | None, scratch: Path) -> keras.Model:
             "'weights:' in the spec)"
         )
     new = None if weights is None else _weights_file(weights, scratch / _WEIGHTS)
-    for file, name in ((own, path), (new, weights)):
-        if file is not None:
-            check_size(config, unpack.checked_hdf5(file, str(name)), str(path))
+    files = ((own, path), (new, weights))
+    stored = [unpack.checked_hdf5(file, str(name)) for file, name in files if file is not None]
     if path.suffix == ".keras":
-        model = _loaded(config, scratch / _MODEL)
+        _write_config(config, scratch / _MODEL)
+    once_copied()
+    for count in stored:
+        check_size(config, count, str(path))
+    if path.suffix == ".keras":
+        model = keras.saving.load_model(scratch / _MODEL, compile=False, safe_mode=True)
     else:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         new, weights = new or own, weights or path
@@ -156,11 +180,10 @@ def _config(content: bytes | str, path: Path) -> dict[str, Any]:
     return config
 
 
-def _loaded(config: dict[str, Any], folder: Path) -> keras.Model:
-    """Keras loads an unpacked `.keras` file, with the config that was checked."""
+def _write_config(config: dict[str, Any], folder: Path) -> None:
+    """Complete an unpacked `.keras` file with the config that was checked."""
     (folder / unpack.CONFIG).write_text(json.dumps(config))
     (folder / unpack.METADATA).write_text("{}")
-    return keras.saving.load_model(folder, compile=False, safe_mode=True)
 
 
 def _weights_file(path: Path, folder: Path) -> Path:

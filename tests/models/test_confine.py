@@ -29,14 +29,15 @@ import ctypes, errno, json, os, sys, threading
 request = json.loads(sys.argv[1])
 sys.path[:] = request["path"]
 from pathlib import Path
-from lrf_core.models.sandbox.confine import Limits, confine_calls, confine_files
+from lrf_core.models.sandbox.confine import Limits, confine_calls, confine_files, confine_writing
 libc = ctypes.CDLL(None, use_errno=True)
 writable = [Path(path) for path in request["writable"]]
 first()
 if request["landlock"]:
     confine_files([Path(path) for path in request["readable"]], writable)
 before()
-assert confine_calls(Limits(**request["limits"]), writing=bool(writable))
+assert confine_calls(Limits(**request["limits"]))
+assert writable or confine_writing()
 try:
     attack()
 except OSError as error:
@@ -291,7 +292,7 @@ def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     child = (
         "import os, sys, time; sys.path[:] = eval(sys.argv[1]);"
         "from lrf_core.models.sandbox.confine import *; end_with(int(sys.argv[2]));"
-        "confine_calls(Limits(1 << 30, 60, 1 << 20), writing=True);"
+        "confine_calls(Limits(1 << 30, 60, 1 << 20));"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     )
     parent = (

@@ -15,6 +15,7 @@ from lrf_core.models.sandbox.confine import (
     Limits,
     confine_calls,
     confine_files,
+    confine_writing,
     end_with,
     watch,
 )
@@ -39,7 +40,7 @@ def main(request: dict[str, Any]) -> None:
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # an import of it fails
     try:
-        from lrf_core.errors import ModelError
+        from lrf_core.errors import LrfError, ModelError
         from lrf_core.models import formats
         from lrf_core.models.sandbox import carried
     except Exception as error:  # noqa: BLE001 - whatever an import raises behind these walls
@@ -50,19 +51,23 @@ def main(request: dict[str, Any]) -> None:
         os._exit(0)
 
     watch(report, writable)
-    # Without Landlock no file may be written: which one, no filter can see.
-    calls = confine_calls(Limits(**request["limits"]), writing=files and bool(writable))
+    calls = confine_calls(Limits(**request["limits"]))
     walls = [wall for wall, holds in ((FILES, files), (CALLS, calls)) if holds]
     weights = request["weights"]
     try:
         model = formats.read_model(
-            Path(request["source"]), None if weights is None else Path(weights)
+            Path(request["source"]),
+            None if weights is None else Path(weights),
+            # Without Landlock no file may be written: which one, no filter can see.
+            once_copied=_nothing if files else confine_writing,
         )
         header, contents = carried.described(model)
         line = json.dumps({"walls": walls, "model": header}).encode()
     except ModelError as error:
         kind = "exhausted" if _is_exhausted(error) else "refused"
         return _write(result, {"walls": walls, kind: str(error)})
+    except LrfError as error:
+        return _write(result, {"walls": walls, "unable": str(error)})
     except Exception as error:  # noqa: BLE001 - a file of unknown origin raises anything
         kind = "exhausted" if _is_exhausted(error) else "failed"
         return _write(result, {"walls": walls, kind: f"{type(error).__name__}: {error}"})
@@ -70,6 +75,10 @@ def main(request: dict[str, Any]) -> None:
         file.write(line + b"\n")
         carried.write_contents(contents, file)
     return None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _write(result: int, found: dict[str, Any]) -> None:

@@ -64,11 +64,13 @@ def confine_files(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
         return False
 
 
-def confine_calls(limits: Limits, *, writing: bool) -> bool:
-    """After imports: no network, no other process, no privileges of root, and so much of the rest.
+def confine_writing() -> bool:
+    """From now on no file can be made or changed. Returns whether that is in force."""
+    return sys.platform == "linux" and restrict_calls(platform.machine(), writing=False)
 
-    Args:
-        writing: whether files may be written at all.
+
+def confine_calls(limits: Limits) -> bool:
+    """After imports: no network, no other process, no privileges of root, and so much of the rest.
 
     Returns whether system calls are restricted; limits are set on every platform.
     """
@@ -85,7 +87,7 @@ def confine_calls(limits: Limits, *, writing: bool) -> bool:
     machine = platform.machine()
     with suppress(OSError):  # a kernel or machine without them
         drop_capabilities(machine)
-    return restrict_calls(machine, writing=writing)
+    return restrict_calls(machine, writing=True)
 
 
 def watch(report: Callable[[str], NoReturn], writable: Iterable[Path]) -> None:

@@ -220,6 +220,8 @@ def _judge(found: dict[str, Any], source: Path, limits: Limits) -> None:
         raise _refused(source, _memory(limits))
     if "refused" in found:
         raise ModelError(_shown_text(str(found["refused"]), 2000))
+    if "unable" in found:
+        raise SandboxError(_shown_text(str(found["unable"]), 2000))
     if "failed" in found:
         raise _refused(source, f"failed: {_shown_text(str(found['failed']))}")
     model = found.get("model")
@@ -310,11 +312,13 @@ def _memory_file() -> Iterator[int]:
 
 @contextmanager
 def _private_folder() -> Iterator[list[str]]:
-    """A folder for that process alone; none when none can be made."""
+    """A folder for that process alone: it reads from a copy of what it checked."""
     with ExitStack() as stack:
         try:
-            folder = [os.path.realpath(stack.enter_context(scratch_folder("sandbox")))]
+            folder = stack.enter_context(scratch_folder("sandbox"))
         except OSError as error:
-            _logger.debug("the sandbox of model files has no folder: %s", error)
-            folder = []
-        yield folder
+            raise SandboxError(
+                f"cannot make a temporary folder: {error.strerror or error}; set TMPDIR to one "
+                "that can be written"
+            ) from None
+        yield [os.path.realpath(folder)]
