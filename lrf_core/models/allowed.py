@@ -35,25 +35,26 @@ PLAIN = _names(
     equal_nan equation expand_dims factor fill_mode fill_value filter_sigma filter_size
     filters flash_attention from_logits full_matrices gain gamma go_backwards groups
     has_input_vocabulary head_dim height height_factor hue_factor increasing indexing
-    initial input_axes input_dim input_length interpolation invert is_causal k k1 k2
-    keepdims kernel_size key_dim kth l1 l2 left_cropping left_padding length logit_soft_cap
-    lora_alpha lora_rank lower mag_exp margin mask_index mask_token mask_value mask_zero
-    max_freq max_number max_val max_value maxval merge_mode merge_repeated method min_freq
-    min_power min_value minlength minval mode momentum nan narrow_range negative_slope
-    neginf newshape noise_shape normalize num_classes num_heads num_key_value_heads
-    num_mel_bins num_query_heads num_segments num_tokens oov_method oov_token optional ord
-    order output_axes output_dim output_mode output_padding output_shape output_size
-    pad_to_aspect_ratio pad_to_max_tokens pad_width padding periodic pool_size posinf
-    power_to_db ragged range rate rcond recurrent_dropout reduction ref_power renorm
-    renorm_clipping renorm_momentum repeats reset_after retstep return_counts return_index
-    return_inverse return_sequences return_state right_cropping right_padding rms_scaling
-    rtol salt sampling_rate saturation_factor scaling score_mode shared_axes shift side sigma size
-    sliding_window sorted source sparse spatial_dims stddev strategy stride strides
-    subscripts synchronized target_height target_shape target_width threshold
-    threshold_factor tie_weights tile_grid_size tol top_cropping top_db top_padding
-    top_paths trainable unit_forget_bias units unroll upper use_bias use_cudnn use_gate
-    use_scale value_dim value_range vocabulary_size width width_factor window x x_factor
-    x_max x_min y_factor zero_output_for_mask
+    init_values initial input_axes input_dim input_length interpolation invert is_causal k
+    k1 k2 keepdims kernel_size key_dim kth l1 l2 left_cropping left_padding length
+    logit_soft_cap lora_alpha lora_rank lower mag_exp margin mask_index mask_token
+    mask_value mask_zero max_freq max_number max_val max_value maxval merge_mode
+    merge_repeated method min_freq min_power min_value minlength minval mode momentum nan
+    narrow_range negative_slope neginf newshape noise_shape normalize num_classes num_heads
+    num_key_value_heads num_mel_bins num_query_heads num_segments num_tokens oov_method
+    oov_token optional ord order output_axes output_dim output_mode output_padding
+    output_shape output_size pad_to_aspect_ratio pad_to_max_tokens pad_width padding
+    periodic pool_size posinf power_to_db projection_dim ragged range rate rcond
+    recurrent_dropout reduction ref_power renorm renorm_clipping renorm_momentum repeats
+    reset_after retstep return_counts return_index return_inverse return_sequences
+    return_state right_cropping right_padding rms_scaling rtol salt sampling_rate
+    saturation_factor scaling score_mode shared_axes shift side sigma size sliding_window
+    sorted source sparse spatial_dims stddev strategy stride strides subscripts synchronized
+    target_height target_shape target_width threshold threshold_factor tie_weights
+    tile_grid_size tol top_cropping top_db top_padding top_paths trainable unit_forget_bias
+    units unroll upper use_bias use_cudnn use_gate use_scale value_dim value_range
+    vocabulary_size width width_factor window x x_factor x_max x_min y_factor
+    zero_output_for_mask
     """
 )
 # Settings that may be an array as well.
@@ -161,6 +162,11 @@ LAYERS = _names(
     ZeroPadding2D ZeroPadding3D
     """
 )
+# Layers of keras.applications, by the module that Keras writes.
+OF_APPLICATIONS = {
+    "keras.src.applications.convnext": frozenset({"LayerScale"}),
+    "keras.src.applications.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
+}
 MODELS = frozenset({"Functional", "Model", "Sequential"})
 
 # What a functional graph holds for keras.ops and Python operators, by the module that Keras

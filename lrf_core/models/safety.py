@@ -19,6 +19,7 @@ from lrf_core.models.plain import RUNS_CODE, Part, PlainReader, copy_of, name_of
 
 # What is registered from these packages is not the user's.
 _NOT_OF_USERS = {"keras", "tensorflow", "builtins"}
+_LAYER_MODULES = ("keras.layers.", "keras.src.layers.")
 _MODEL_MODULES = {
     "Functional": "keras.src.models.functional",
     "Model": "keras",
@@ -181,10 +182,10 @@ class _Reader(PlainReader):
             self._check_name(part["config"].get("name"), "layer", _SCOPE)
         if kind in allowed.MODELS and module.partition(".")[0] == "keras":
             copy = copy_of(part, _MODEL_MODULES[kind], self._graph(part["config"]))
-        elif kind in allowed.LAYERS and (module + ".").startswith(
-            ("keras.layers.", "keras.src.layers.")
-        ):
+        elif kind in allowed.LAYERS and f"{module}.".startswith(_LAYER_MODULES):
             copy = copy_of(part, "keras.layers", self._settings(part["config"]))
+        elif kind in allowed.OF_APPLICATIONS.get(module, ()):
+            copy = copy_of(part, module, self._settings(part["config"]))
         else:
             self._refuse(part, "layer")
         build = part.get("build_config")

@@ -31,7 +31,7 @@ def check_size(config: dict[str, Any], stored: int, where: str) -> None:
     Raises:
         ModelError: it does, or Keras cannot make a model of the config.
     """
-    with _without_memory():
+    with without_memory():
         model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
         weights = {id(v): v for layer in model._flatten_layers() for v in layer.variables}
         needed = sum(math.prod(variable.shape) for variable in weights.values())
@@ -43,7 +43,7 @@ def check_size(config: dict[str, Any], stored: int, where: str) -> None:
 
 
 @contextmanager
-def _without_memory() -> Iterator[None]:
+def without_memory() -> Iterator[None]:
     """Variables made in here have a shape, but no memory, and are forgotten afterwards."""
     state = random.getstate()  # layers draw their seeds from it
     waiting = list(global_state.get_global_attribute(_NOT_MADE) or [])

@@ -19,6 +19,7 @@ from lrf_core.errors import ModelError
 from lrf_core.models import allowed
 from lrf_core.models.load import load_model, save_model
 from lrf_core.models.safety import checked_compiled, checked_model
+from lrf_core.models.size import without_memory
 
 layers = keras.layers
 PLACES = {
@@ -93,6 +94,7 @@ def test_a_layer_is_on_the_list_or_refused() -> None:
         listed = (
             (name in allowed.LAYERS and home)
             or name in allowed.OPERATIONS.get(module, ())
+            or name in allowed.OF_APPLICATIONS.get(module, ())
             or name in allowed.MODELS
         )
         assert passes(config) == listed, (module, name)
@@ -108,6 +110,7 @@ def test_an_object_in_a_setting_is_on_the_list_or_refused(setting: str) -> None:
             home = f"{module}.".startswith(("keras.layers.", "keras.src.layers."))
             listed = (name in allowed.LAYERS and home) or name in allowed.MODELS
             listed = listed or name in allowed.OPERATIONS.get(module, ())
+            listed = listed or name in allowed.OF_APPLICATIONS.get(module, ())
         assert passes(in_dense(setting, made)) == listed, (module, name)
         assert passes(in_dense(setting, name)) == (name in place.names), name
         function = {"class_name": "function", "module": module, "config": name}
@@ -260,3 +263,19 @@ def alone(name: str) -> keras.Model:
 def test_a_layer_of_the_list_can_be_loaded(name: str, tmp_path: Path) -> None:
     model = alone(name)
     assert load_model(save_model(model, tmp_path)).count_params() == model.count_params()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("ConvNeXtTiny", "ResNet50") else pytest.mark.slow)
+        for name in sorted(dir(keras.applications))
+        if name[0].isupper()
+    ],
+)
+def test_an_application_of_keras_is_on_the_list(name: str) -> None:
+    with without_memory():
+        config = json.loads(getattr(keras.applications, name)(weights=None).to_json())
+        copy = checked_model(config, name)
+        again = keras.saving.deserialize_keras_object(copy)
+    assert json.loads(again.to_json())["config"] == config["config"]
