@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -23,7 +24,7 @@ from lrf_core.commands import (
     releases,
 )
 from lrf_core.commands.asked import held
-from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, LrfError, SpecError
+from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, LrfError, SpecError
 
 app = typer.Typer(
     help="Low-rank compression of Keras CNNs: smaller models that passed a gate.",
@@ -67,6 +68,9 @@ for _command in (
 ):
     app.command()(_as_job(_command))
 app.add_typer(releases.app, name="releases")
+
+# What a disk that is full or read-only says, of temporary files mostly.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 # Commands of packages above the library, which it does not import.
 _COMMANDS = "lrf.commands"
@@ -119,6 +123,12 @@ def run_command_line(app: typer.Typer) -> None:
         raise
     except Exception as error:
         logging.getLogger("lrf").debug("unexpected", exc_info=True)
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            _say(
+                f"cannot write {error.filename or 'a file'}: {error.strerror}; make room, or name "
+                "another folder for temporary files in TMPDIR"
+            )
+            sys.exit(EXIT_BAD_INPUT)
         _say(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         sys.exit(EXIT_FAILURE)
 

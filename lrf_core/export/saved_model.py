@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +22,8 @@ from lrf_core.quiet import native_output_logged
 
 Array = npt.NDArray[Any]
 
+# How TensorFlow says that a disk is at fault, not the model.
+_UNWRITABLE = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)))
 _PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
@@ -29,7 +33,8 @@ def to_saved_model(model: keras.Model, folder: str | Path) -> Path:
     Its endpoint `serve`, also the signature `serving_default`, is the model at inference.
 
     Raises:
-        ExportError: the model cannot be traced, or the folder cannot be written.
+        ExportError: the model cannot be traced.
+        ArtifactError: the folder cannot be written, which says nothing about the model.
         ModelError: a subclassed model that cannot be followed.
     """
     graph = as_graph(model)
@@ -46,6 +51,12 @@ def to_saved_model(model: keras.Model, folder: str | Path) -> Path:
             archive.write_out(str(folder), verbose=False)
     except Exception as error:
         # Keras and TensorFlow raise many types here; the reason is in the text of each.
+        unwritable = next((words for words in _UNWRITABLE if words in str(error)), None)
+        if unwritable:
+            raise ArtifactError(
+                f"cannot write {folder}: {unwritable}; make room, or name another folder for "
+                "temporary files in TMPDIR"
+            ) from None
         raise ExportError(
             f"model '{model.name}' cannot be written as a SavedModel to {folder}: {reason(error)}"
         ) from error
