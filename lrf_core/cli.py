@@ -27,6 +27,7 @@ from lrf_core.commands import (
 )
 from lrf_core.commands.asked import held
 from lrf_core.errors import (
+    DISK_FAULTS,
     EXIT_BAD_INPUT,
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -183,6 +184,12 @@ def _run(app: typer.Typer) -> int:
             sys.stderr.write(shown(usage, lines=True))
             return EXIT_BAD_INPUT
         logging.getLogger("lrf").debug("unexpected", exc_info=True)
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            terminal.say(
+                f"lrf: cannot write {error.filename or 'a file'}: {error.strerror}; make room, or "
+                "name another folder for temporary files in TMPDIR"
+            )
+            return EXIT_BAD_INPUT
         terminal.say(f"lrf: unexpected {type(error).__name__}: {one_line(error)}")
         return EXIT_FAILURE
 

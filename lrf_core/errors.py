@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from lrf_core.redaction import redacted
 
 # Exit codes of the command line and of the pipeline runner.
@@ -11,6 +13,9 @@ EXIT_BAD_INPUT = 2
 EXIT_GATE_REFUSED = 3
 # By Ctrl-C; after SIGTERM it is 143.
 EXIT_INTERRUPTED = 130
+
+# What a disk that is full or read-only says; no fault of what is read meanwhile.
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class LrfError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from lrf_core.errors import ArtifactError, ExportError
+from lrf_core.errors import DISK_FAULTS, ArtifactError, ExportError
 from lrf_core.export.interface import as_called, in_structure, input_names
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
@@ -20,6 +21,8 @@ from lrf_core.scratch import folder_beside
 
 Array = npt.NDArray[Any]
 
+# How TensorFlow says that a disk is at fault, not the model.
+_UNWRITABLE = tuple(map(os.strerror, DISK_FAULTS))
 _PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
@@ -29,7 +32,8 @@ def to_saved_model(model: keras.Model, folder: str | Path) -> Path:
     Its endpoint `serve`, also the signature `serving_default`, is the model at inference.
 
     Raises:
-        ExportError: the model cannot be traced, or the folder cannot be written.
+        ExportError: the model cannot be traced.
+        ArtifactError: the folder cannot be written, which says nothing about the model.
         ModelError: a subclassed model that cannot be followed.
     """
     graph = as_graph(model)
@@ -46,6 +50,12 @@ def to_saved_model(model: keras.Model, folder: str | Path) -> Path:
             archive.write_out(str(folder), verbose=False)
     except Exception as error:
         # Keras and TensorFlow raise many types here; the reason is in the text of each.
+        unwritable = next((words for words in _UNWRITABLE if words in str(error)), None)
+        if unwritable:
+            raise ArtifactError(
+                f"cannot write {folder}: {unwritable}; make room, or name another folder for "
+                "temporary files in TMPDIR"
+            ) from None
         raise ExportError(
             f"model '{model.name}' cannot be written as a SavedModel to {folder}: {reason(error)}"
         ) from error

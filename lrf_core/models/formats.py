@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import zipfile
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import h5py  # type: ignore[import-untyped]
 import keras
 
 from lrf_core.artifacts import MODEL_FILE
-from lrf_core.errors import LrfError, ModelError
+from lrf_core.errors import DISK_FAULTS, ArtifactError, LrfError, ModelError
 from lrf_core.models import unpack
 from lrf_core.models.keras2 import is_keras2, upgraded
 from lrf_core.models.safety import checked_model
@@ -22,8 +21,6 @@ from lrf_core.models.source import KNOWN
 from lrf_core.scratch import scratch_folder
 
 _HDF5 = (".h5", ".hdf5")
-# What the folder for temporary files says, and no file of a model.
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 # Folders for copies.
 _MODEL, _WEIGHTS = "model", "weights"
 
@@ -48,7 +45,7 @@ def read_model(
         ModelError: no such file, not of a known format, damaged, unsafe or unknown layers, more
             than is allowed, or weights that do not fit.
         SpecError: LRF_MAX_UNPACKED or LRF_MAX_LAYERS is no number.
-        LrfError: there is no room for a temporary copy.
+        ArtifactError: there is no room for a temporary copy.
     """
     path = _model_file(source)
     try:
@@ -59,8 +56,8 @@ def read_model(
     except LrfError:
         raise
     except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise LrfError(
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            raise ArtifactError(
                 f"cannot make a temporary copy of {path}: {error.strerror}; make room, or set "
                 "TMPDIR to a folder with room"
             ) from None

@@ -46,6 +46,7 @@ def main(folder: Path, model: str, data: str) -> None:
         for fault in (full(disk), read_only(disk), full(temporary)):
             with fault as name:
                 code, said = run(command)
+            changed = {name for name, _ in content(out).keys() ^ before.keys()}
             results.append(
                 {
                     "stage": stage,
@@ -53,8 +54,8 @@ def main(folder: Path, model: str, data: str) -> None:
                     "code": code,
                     "said": said,
                     # A run that was refused leaves what was there, and nothing else.
-                    "changed": sorted(set(content(out)) ^ set(before)) if code else [],
-                    "left_in_tmp": sorted(path.name for path in temporary.iterdir()),
+                    "changed": sorted(changed) if code else [],
+                    "left_in_tmp": left_in(temporary),
                 }
             )
             if not code:  # it needs no such place
@@ -62,7 +63,7 @@ def main(folder: Path, model: str, data: str) -> None:
                 restore(out, before)
         code, said = run(command)
         results.append({"stage": stage, "fault": "none", "code": code, "said": said})
-    (folder / "results.json").write_text(json.dumps(results))
+        (folder / "results.json").write_text(json.dumps(results))
 
 
 def run(command: list[str]) -> tuple[int, list[str]]:
@@ -92,6 +93,12 @@ def restore(folder: Path, files: dict[tuple[str, bytes], None]) -> None:
     for name, kept in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(kept)
+
+
+def left_in(temporary: Path) -> list[str]:
+    """But for what TensorFlow removes when its process ends."""
+    names = sorted(path.name for path in temporary.iterdir())
+    return [name for name in names if not name.startswith("__autograph_generated_file")]
 
 
 @contextlib.contextmanager
