@@ -36,7 +36,7 @@ first()
 if request["landlock"]:
     confine_files([Path(path) for path in request["readable"]], writable)
 before()
-assert confine_calls(Limits(**request["limits"]), writing=bool(writable))
+assert confine_calls(Limits(**request["limits"]), writing=request["writing"])
 try:
     attack()
 except OSError as error:
@@ -67,7 +67,8 @@ def run_confined(
     request = {
         "path": _search_path(),
         "readable": list(map(str, [*_readable(), *readable])),
-        "writable": [str(folder)] if writing else [],
+        "writable": [str(folder), os.devnull],
+        "writing": writing,
         "landlock": landlock,
         "limits": vars(limits),
     }
@@ -163,7 +164,8 @@ READS = {
 
 
 def assert_denied(ended: subprocess.CompletedProcess[str], own: Path) -> None:
-    assert ended.stderr.startswith("denied: "), ended.stderr
+    # A link between folders of different rights fails as one between file systems does.
+    assert ended.stderr in ("denied: EACCES\n", "denied: EXDEV\n"), ended.stderr
     assert sorted(path.name for path in own.parent.iterdir()) == ["own", "secret"]
     assert (own.parent / "secret").read_text() == "key"
     assert not list(own.iterdir())
@@ -247,6 +249,8 @@ def test_a_user_without_privileges_is_confined_as_well(
 LOADS_A_GRAPH = """
 def before():
     global keras
+    import tempfile
+    tempfile.tempdir = os.environ["HOME"] = os.environ["KERAS_HOME"] = str(request["writable"][0])
     import keras
 def attack():
     model = keras.saving.load_model({0!r}, safe_mode=False)
@@ -283,6 +287,7 @@ def test_a_graph_of_tensorflow_that_writes_a_file(
     ended = run_confined(
         attack, own, landlock=landlock, writing=landlock, readable=[model], limits=MORE
     )
+    assert ended.stdout == "loaded\n", ended.stderr
     assert "Permission denied" in ended.stderr, ended.stderr
     assert not target.exists()
 
