@@ -144,6 +144,7 @@ add_commands(entry_points(group=_COMMANDS))
 
 def main() -> None:
     """`lrf`, with progress on standard error."""
+    terminal.open_closed_streams()
     with progress.shown():
         run_command_line(app)
 

@@ -57,7 +57,7 @@ def install() -> None:
         try:
             _State.stderr = os.dup(2)
         except OSError:  # it is closed
-            return
+            _State.stderr = os.open(os.devnull, os.O_WRONLY)
     for number in _NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             try:

@@ -29,7 +29,7 @@ from lrf_core.commands.options import (
 )
 from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
 from lrf_core.spec import load_spec
-from lrf_core.terminal import echo, say
+from lrf_core.terminal import echo, open_closed_streams, say
 
 if TYPE_CHECKING:
     from pipelines.submit import Submitted
@@ -221,4 +221,5 @@ def _await(submitted: Submitted, host: str, namespace: str | None, as_json: bool
 
 def main() -> None:
     """`python -m pipelines`; the steps show their own progress."""
+    open_closed_streams()
     run_command_line(app)

@@ -39,6 +39,7 @@ from lrf_core.commands.options import (
     goal_settings,
     split_names,
 )
+from lrf_core.quiet import import_tensorflow_quietly
 
 
 def analyze(
@@ -58,6 +59,7 @@ def analyze(
       lrf analyze model.keras --data digits.npz
       lrf analyze model.keras --data digits.npz --json | jq '.layers[].name'
     """
+    import_tensorflow_quietly()
     from lrf_core.report.tables import inventory_table
     from lrf_core.stages import analyze as analyze_stage
 
@@ -105,6 +107,7 @@ def explore(
       lrf explore model.keras --data digits.npz --out out --shard 1/4 --cache s3://bucket/scores
       lrf explore model.keras --data digits.npz --out out --latency latency.json
     """
+    import_tensorflow_quietly()
     from lrf_core.exploration.shards import Shard
     from lrf_core.latency import measured_first
     from lrf_core.stages import explore as explore_stage
@@ -176,6 +179,7 @@ def decompose(
       lrf decompose model.keras --data digits.npz --max-predicted-loss 0.02 --minimize macs
       lrf decompose model.keras --data digits.npz --max-accuracy-drop 0.5 --plans 5
     """
+    import_tensorflow_quietly()
     from lrf_core.exploration.merge import read_design_space
     from lrf_core.models.load import save_model
     from lrf_core.report import unjudged_rows
