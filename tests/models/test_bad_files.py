@@ -169,7 +169,16 @@ def large_chunk(file: h5py.File, _: Path) -> None:
     file.create_dataset("link", (1,), "f4", **chunk)
 
 
-HOSTILE = [soft, external, virtual, elsewhere, objects, references, datatype, declared]
+def filtered(file: h5py.File, _: Path) -> None:
+    """By a filter that HDF5 would look for among its plugins, shared libraries."""
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((4,))
+    settings.set_filter(32_015, h5py.h5z.FLAG_OPTIONAL)
+    kind, space = h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((4,))
+    h5py.h5d.create(file.id, b"link", kind, space, settings)
+
+
+HOSTILE = [filtered, soft, external, virtual, elsewhere, objects, references, datatype, declared]
 HOSTILE += [compressed, large_chunk]
 Change = Callable[[h5py.File, Path], None]
 
