@@ -304,7 +304,7 @@ def test_a_config_that_is_too_long(saved: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_more_layers_than_allowed(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LRF_MAX_LAYERS", "2")
-    assert "set LRF_MAX_LAYERS" in refused(saved)
+    assert "Set LRF_MAX_LAYERS" in refused(saved)
     monkeypatch.setenv("LRF_MAX_LAYERS", "many")
     with pytest.raises(SpecError, match="give a number of layers"):
         load_model(saved)
