@@ -142,22 +142,19 @@ class _Reader(PlainReader):
         return key if part["class_name"] in names else None
 
     def _part_of_user(self, part: Part, key: str) -> Part:
-        return {
-            **copy_of(part, None, self._free(part["config"])),
-            **(
-                {"build_config": self._free(part["build_config"])} if "build_config" in part else {}
-            ),
-            "registered_name": key,
-        }
+        copy = {**copy_of(part, None, self._free(part["config"])), "registered_name": key}
+        if "build_config" in part:
+            copy["build_config"] = self._free(part["build_config"])
+        return copy
 
     def _layer(self, value: Any) -> Part:
         """A layer, a model or an operation, with its place in the graph around it."""
         part = self._part(value, "layer")
         self._layers += 1
         if self._layers > self._most_layers:
-            self._fail(
-                f"the model has more than {self._most_layers} layers; set {_MAX_LAYERS} if it "
-                "comes from a trusted source. More"
+            raise ModelError(
+                f"{self._where} has more than {self._most_layers} layers; it is not loaded. Set "
+                f"{_MAX_LAYERS} if it comes from a trusted source"
             )
         outer, self._at = self._at, f"layer {name_of(part) or part['class_name']!r:.80}"
         key = self._key_of_user(part)

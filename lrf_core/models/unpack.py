@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,13 +126,26 @@ def checked_hdf5(path: Path, where: str) -> int:
             numbers, or unpacks to far more than it is.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with _without_plugins(), h5py.File(path, "r") as file:
             return _checked_tree(file, path.stat().st_size, where)
     except ModelError:
         raise
     except Exception as error:  # noqa: BLE001 - h5py raises many types for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{where} is damaged: {reason}; copy or save it again") from None
+
+
+@contextmanager
+def _without_plugins() -> Iterator[None]:
+    """HDF5 looks for no shared library of a filter that a file names."""
+    paths = [h5py.h5pl.get(index) for index in range(h5py.h5pl.size())]
+    for _ in paths:
+        h5py.h5pl.remove(0)
+    try:
+        yield
+    finally:
+        for path in paths:
+            h5py.h5pl.append(path)
 
 
 def _checked_tree(file: Any, size: int, where: str) -> int:

@@ -169,7 +169,16 @@ def large_chunk(file: h5py.File, _: Path) -> None:
     file.create_dataset("link", (1,), "f4", **chunk)
 
 
-HOSTILE = [soft, external, virtual, elsewhere, objects, references, datatype, declared]
+def filtered(file: h5py.File, _: Path) -> None:
+    """By a filter that HDF5 would look for among its plugins, shared libraries."""
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((4,))
+    settings.set_filter(32_015, h5py.h5z.FLAG_OPTIONAL)
+    kind, space = h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((4,))
+    h5py.h5d.create(file.id, b"link", kind, space, settings)
+
+
+HOSTILE = [filtered, soft, external, virtual, elsewhere, objects, references, datatype, declared]
 HOSTILE += [compressed, large_chunk]
 Change = Callable[[h5py.File, Path], None]
 
@@ -295,7 +304,7 @@ def test_a_config_that_is_too_long(saved: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_more_layers_than_allowed(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LRF_MAX_LAYERS", "2")
-    assert "set LRF_MAX_LAYERS" in refused(saved)
+    assert "Set LRF_MAX_LAYERS" in refused(saved)
     monkeypatch.setenv("LRF_MAX_LAYERS", "many")
     with pytest.raises(SpecError, match="give a number of layers"):
         load_model(saved)
