@@ -60,6 +60,7 @@ def analyze(
       lrf analyze model.keras --data digits.npz --json | jq '.layers[].name'
     """
     import_tensorflow_quietly()
+    import_tensorflow_quietly()
     from lrf_core.report.tables import inventory_table
     from lrf_core.stages import analyze as analyze_stage
 
@@ -107,6 +108,7 @@ def explore(
       lrf explore model.keras --data digits.npz --out out --shard 1/4 --cache s3://bucket/scores
       lrf explore model.keras --data digits.npz --out out --latency latency.json
     """
+    import_tensorflow_quietly()
     import_tensorflow_quietly()
     from lrf_core.exploration.shards import Shard
     from lrf_core.latency import measured_first
@@ -179,6 +181,7 @@ def decompose(
       lrf decompose model.keras --data digits.npz --max-predicted-loss 0.02 --minimize macs
       lrf decompose model.keras --data digits.npz --max-accuracy-drop 0.5 --plans 5
     """
+    import_tensorflow_quietly()
     import_tensorflow_quietly()
     from lrf_core.exploration.merge import read_design_space
     from lrf_core.models.load import save_model

@@ -56,6 +56,7 @@ def finetune(
       lrf finetune model.keras --data digits.npz --out out --epochs 5
       lrf finetune model.keras --data images/ --out out --workers 4
     """
+    import_tensorflow_quietly()
     from rich.console import Group
 
     from lrf_core.models.compiled import compiled_in
@@ -118,6 +119,7 @@ def validate(
     Examples:
       lrf validate model.keras --data digits.npz --out out --max-accuracy-drop 0.5
     """
+    import_tensorflow_quietly()
     from rich.console import Group
 
     from lrf_core.models.load import load_model

@@ -27,12 +27,19 @@ _AT_ONCE = 16
 
 
 def cache_folder() -> Path:
-    """`LRF_CACHE`, else `lrf` in the user's cache folder."""
+    """`LRF_CACHE`, else `lrf` in the user's cache folder. Raises StorageError if there is none."""
     given = os.environ.get(_FOLDER)
     if given:
         return Path(given).absolute()
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "lrf"
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home) / "lrf"
+    try:
+        return Path.home() / ".cache" / "lrf"
+    except RuntimeError:
+        raise StorageError(
+            f"this user has no home folder to keep fetched files in; set HOME, or {_FOLDER} to a "
+            "folder for them"
+        ) from None
 
 
 def cached_file(store: Store, key: str) -> Path | None:

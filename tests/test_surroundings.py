@@ -1,0 +1,180 @@
+"""Commands in surroundings that are not as usual: streams, languages, users, folders, clocks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tiny import Trained, tiny_arrays
+
+from lrf_core.models.load import save_model
+
+ROOT = Path(__file__).parents[1]
+LIST = ("releases", "list", "--from")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def lrf(
+    arguments: Sequence[object],
+    environment: Mapping[str, str | None] | None = None,
+    shell: str = "",
+    before: Sequence[str] = (),
+    cwd: Path = ROOT,
+) -> Ended:
+    """Run the command line. Args: shell: redirections; before: a command that runs it."""
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+    ended = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$@" {shell}', "-", *before]
+        + [sys.executable, "-m", "lrf_core", *map(str, arguments)],
+        env={name: value for name, value in settings.items() if value is not None},
+        cwd=cwd,
+        capture_output=True,
+        check=False,
+    )
+    said = Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    assert "Traceback" not in said.err
+    return said
+
+
+ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_stream_may_be_closed(closed: str, tmp_path: Path) -> None:
+    assert lrf([*LIST, tmp_path], shell=closed).code == 0
+
+
+def test_a_reader_may_leave_early(tmp_path: Path) -> None:
+    assert lrf(["compress", "--help"], shell="| true").err == ""
+    assert lrf([*LIST, tmp_path], shell="| true").err == ""
+
+
+def test_an_output_in_ascii_escapes_what_it_cannot_express(tmp_path: Path) -> None:
+    listed = lrf([*LIST, tmp_path], ASCII)
+    assert (listed.code, listed.out.isascii()) == (0, True)
+    failed = lrf(["compress", "nó.keras", "--data", tmp_path / "é.npz"], ASCII)
+    assert (failed.code, failed.err.isascii()) == (2, True)
+
+
+def test_names_of_flags_and_files_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    for name in ("\x1b[31mred", "a\rb", "\x1b]8;;http://x\x07link", "\u202egnp", "a\nlrf: done"):
+        for arguments in ([f"--{name}"], ["analyze", tmp_path / name, "--data", tmp_path / name]):
+            ended = lrf(arguments)
+            assert ended.code == 2
+            assert all(line.isprintable() for line in ended.err.split("\n")), ended.err
+            assert "\nlrf: done" not in ended.err
+
+
+def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
+    unknown = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*unknown, "true"], check=False).returncode
+    ):
+        pytest.skip("needs a kernel that lets users make user namespaces")
+    archive = shutil.make_archive(str(tmp_path / "images"), "tar", tmp_path)
+    nobody = dict.fromkeys(("HOME", "USER", "LOGNAME", "LRF_CACHE", "XDG_CACHE_HOME"))
+    script = (
+        "from lrf_core.storage.cache import cache_folder\n"
+        "from lrf_core.errors import StorageError\n"
+        "try:\n    cache_folder()\nexcept StorageError as error:\n    print(error)"
+    )
+    settings = {key: value for key, value in os.environ.items() if key not in nobody}
+    said = subprocess.run(
+        [*unknown, sys.executable, "-c", script],
+        env={**settings, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "set HOME, or LRF_CACHE" in said.stdout, said.stderr
+    assert archive
+    assert lrf([*LIST, tmp_path], nobody, before=unknown).code == 0
+
+
+HOSTILE = "[red]x[/red]\x1b[2J\u202e"
+
+
+def _hostile_model(folder: Path) -> Path:
+    """A model file with a layer whose name would steer a terminal; Keras itself lets it pass."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(16, 3, name=HOSTILE)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(4, activation="softmax", name="[link=http://x]y[/link]")(x)
+    save_model(keras.Model(inputs, outputs, name="m\x1b[31m"), folder / "model.keras")
+    return folder / "model.keras"
+
+
+@pytest.mark.slow
+def test_names_in_a_model_reach_no_output_unescaped(tmp_path: Path) -> None:
+    x, y = tiny_arrays(128)
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    out = tmp_path / "out"
+    limits = {"max_accuracy_drop": 100, "max_keras_latency_ratio": 1000}
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps({"gate": limits}))
+    arguments = ["--data", tmp_path / "data.npz", "--out", out, "--params-reduction", "0.1"]
+    ended = lrf(
+        ["compress", _hostile_model(tmp_path), *arguments, "--epochs", "0", "--spec", spec],
+        {"LRF_LOG_LEVEL": "debug"},
+    )
+    assert ended.code in (0, 3), ended.err
+    for text in (ended.out, ended.err, (out / "report.html").read_text()):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "[red]x[/red]" in "".join(ended.out.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "surroundings", ["no home", "ascii", "narrow", "unicode and blanks", "another user"]
+)
+def test_compression_works_in_unusual_surroundings(
+    surroundings: str, trained: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("sp ace [red] é" if surroundings == "unicode and blanks" else "plain")
+    readonly = tmp_path / "readonly"
+    for each in (folder, readonly):
+        each.mkdir()
+    model = shutil.copy(trained.model_file, folder / "tiny.keras")
+    data = shutil.copy(trained.data_file, folder / "tiny.npz")
+    readonly.chmod(0o555)
+    settings: dict[str, dict[str, str | None]] = {
+        "no home": dict.fromkeys(("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME")),
+        "ascii": dict(ASCII),
+        "narrow": {"COLUMNS": "20", "NO_COLOR": "1", "TERM": "dumb"},
+        "another user": {"HOME": str(readonly), "USER": None, "LOGNAME": None},
+    }
+    unknown = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
+    another = surroundings == "another user" and shutil.which("unshare") is not None
+    if another and subprocess.run([*unknown, "true"], check=False).returncode:
+        pytest.skip("needs a kernel that lets users make user namespaces")
+    out = folder / "out"
+    ended = lrf(
+        ["compress", model, "--data", data, "--out", out, "--epochs", "1"]
+        + ["--params-reduction", "0.2", "--max-accuracy-drop", "90"],
+        settings.get(surroundings),
+        before=unknown if another else (),
+        cwd=readonly,
+    )
+    assert ended.code in (0, 3), ended.err
+    assert (out / "report.html").is_file()
+    assert str(out) in ended.out or surroundings in ("ascii", "unicode and blanks")
