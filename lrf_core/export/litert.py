@@ -31,6 +31,9 @@ _logger = logging.getLogger("lrf")
 
 Array = npt.NDArray[Any]
 
+# FlatBuffers count bytes in 31 bits. Weights are float32 before they are made smaller.
+_MOST_BYTES, _BYTES_OF_A_VALUE = 2**31 - 1, 4
+
 # Samples are calibrated with as many at once as hold this many values; the ranges are the same.
 _VALUES_AT_ONCE = 2**16
 
@@ -177,6 +180,13 @@ def _converted(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
 
 
 def _as_litert_takes_it(model: keras.Model) -> keras.Model:
+    size = sum(math.prod(weight.shape) for weight in model.weights) * _BYTES_OF_A_VALUE
+    if size > _MOST_BYTES:
+        # The converter finds out after it has taken six times as much memory.
+        raise ExportError(
+            f"LiteRT files hold at most {_MOST_BYTES:,} bytes; the weights of model "
+            f"'{model.name}' alone are {size:,}"
+        )
     graph = with_channels_last_volumes(portable(model))
     check_no_grouped_conv3d(graph, "LiteRT")
     return graph
