@@ -36,9 +36,9 @@ class Candidate(Record):
     form: str = ""
     ranks: tuple[int, ...]
     cost: Cost
-    error: float
-    similarity: float
-    sensitivity: float
+    error: float = Field(ge=0, allow_inf_nan=False)
+    similarity: float = Field(allow_inf_nan=False)
+    sensitivity: float = Field(ge=0, allow_inf_nan=False)
     has_gradient: bool = True
     note: str = ""
     latency_ms: float | None = None

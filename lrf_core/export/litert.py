@@ -19,7 +19,7 @@ from lrf_core.export.interface import as_called, samples_by_name
 from lrf_core.export.portable import (
     check_no_grouped_conv3d,
     portable,
-    with_channels_last_volumes,
+    with_biases_last,
 )
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
@@ -177,7 +177,7 @@ def _converted(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
 
 
 def _as_litert_takes_it(model: keras.Model) -> keras.Model:
-    graph = with_channels_last_volumes(portable(model))
+    graph = with_biases_last(portable(model))
     check_no_grouped_conv3d(graph, "LiteRT")
     return graph
 
