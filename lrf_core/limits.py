@@ -34,7 +34,7 @@ _DEFAULTS = {
     DOCUMENT: 64 << 20,
     PIXELS: 2**30 // 12,  # Pillow's own: a quarter of a gigabyte in colour
     FILES: 2_000_000,
-    CANDIDATES: 1_000_000,
+    CANDIDATES: 4_000_000,
 }
 _UNPACK_GIB = 100.0
 _NUMBER = re.compile(r"([0-9]{1,18})([KMGT]?)")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,9 +45,9 @@ class Candidate(Record):
     form: str = ""
     ranks: tuple[int, ...]
     cost: Cost
-    error: float
-    similarity: float
-    sensitivity: float
+    error: float = Field(ge=0, allow_inf_nan=False)
+    similarity: float = Field(allow_inf_nan=False)
+    sensitivity: float = Field(ge=0, allow_inf_nan=False)
     has_gradient: bool = True
     note: str = ""
     latency_ms: float | None = None
@@ -56,6 +58,8 @@ class Candidate(Record):
         return f"{self.method} ({self.form})" if self.form else self.method
 
 
+# Rows converted at once, which keeps what is in memory twice small.
+_AT_ONCE = 2**14
 _COLUMNS = pa.schema(
     [
         ("layer", pa.string()),
@@ -108,16 +112,8 @@ class DesignSpace(Record):
         """Write one Parquet file (into a folder: under the artifact's own name)."""
         target = Path(path)
         target = target / self.file_name if target.is_dir() else target
-        rows = [
-            {
-                **candidate.model_dump(exclude={"cost"}),
-                "params": candidate.cost.params,
-                "macs": candidate.cost.macs,
-            }
-            for candidate in self.candidates
-        ]
         about = self.model_dump_json(exclude={"candidates"}).encode()
-        table = pa.Table.from_pylist(rows, schema=_COLUMNS.with_metadata({b"lrf": about}))
+        table = _table(self.candidates).replace_schema_metadata({b"lrf": about})
         write_atomically_with(target, lambda temporary: pq.write_table(table, temporary))
         return target
 
@@ -129,12 +125,7 @@ class DesignSpace(Record):
         try:
             table = _read_table(source)
             about = strict_json.parsed(table.schema.metadata[b"lrf"])
-            rows = table.to_pylist()
-            candidates = [
-                {"cost": {"params": row.pop("params"), "macs": row.pop("macs")}, **row}
-                for row in rows
-            ]
-            space = cls.model_validate({**about, "candidates": candidates})
+            space = cls.model_validate({**about, "candidates": _candidates(table)})
         except OSError as error:
             reason = " ".join(str(error.strerror or error).split())[:200]
             raise ArtifactError(f"cannot read DesignSpace {source}: {reason}") from None
@@ -190,3 +181,32 @@ def _check_size(about: pq.FileMetaData, source: Path) -> None:
         raise ValueError("a column has more values than there are candidates")
     size = sum(each.total_uncompressed_size for each in columns)
     check_memory(size + _BYTES_PER_CANDIDATE * rows, f"{source} unpacks to", ArtifactError)
+
+
+def _table(candidates: Sequence[Candidate]) -> pa.Table:
+    batches = [
+        pa.RecordBatch.from_pylist([_row(each) for each in some], schema=_COLUMNS)
+        for some in (
+            candidates[start : start + _AT_ONCE] for start in range(0, len(candidates), _AT_ONCE)
+        )
+    ]
+    return pa.Table.from_batches(batches, schema=_COLUMNS)
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    return {**candidate.model_dump(exclude={"cost"}), **candidate.cost.model_dump()}
+
+
+def _candidates(table: pa.Table) -> list[Candidate]:
+    """Some rows at a time: as dicts, they take more memory than as candidates."""
+    return [
+        Candidate.model_validate(_fields(row))
+        for batch in table.to_batches(_AT_ONCE)
+        for row in batch.to_pylist()
+    ]
+
+
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    words = {name: sys.intern(row[name]) for name in ("layer", "method", "form", "note")}
+    cost = {"params": row.pop("params"), "macs": row.pop("macs")}
+    return {**row, **words, "cost": cost}

@@ -36,7 +36,7 @@ class DropCalibration(Record):
 
     Attributes:
         loss: the quantity that the curve goes by, summed over the layers.
-        points: all plans that were measured, in that order; layers not refitted.
+        points: all plans that were measured, as they would be built, in that order.
         samples: training samples that they were measured on.
         labelled: False where the original's own classes stood for labels.
         measured_drop, standard_error: of the model that was built, before fine-tuning, on the same

@@ -135,6 +135,8 @@ def _checked(content: bytes, address: Address) -> tuple[Candidate, ...]:
         raise DamagedObjectError(f"the scores of {wanted} do not match their checksum")
     if entry.address != address:
         raise DamagedObjectError(f"these are scores of '{entry.address.layer}', not of {wanted}")
+    if {(c.layer, c.method) for c in entry.candidates} - {(address.layer, address.method)}:
+        raise DamagedObjectError(f"these are not all candidates of {wanted}")
     return entry.candidates
 
 

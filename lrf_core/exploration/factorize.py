@@ -56,30 +56,38 @@ class Factorizer:
 
     def effective_kernel(self, candidate: Candidate) -> Matrix:
         """The kernel `(n, c)` that stands for a candidate's chain."""
-        return self._sweep(candidate).effective_kernel(candidate.ranks)
+        return self.sweep(candidate).effective_kernel(candidate.ranks)
 
     def refit(self, candidate: Candidate, kernel: Matrix, moments: Moments) -> None:
         """From now on, factorize this kernel by these moments for the candidate's layer."""
-        again = self._sweep(candidate).again(kernel, moments, candidate.ranks)
+        again = self.sweep(candidate).again(kernel, moments, candidate.ranks)
         self._sweeps[_key(candidate)] = again
 
     def model_with_kernels(self, candidates: Sequence[Candidate]) -> keras.Model:
         """A copy of the model, same layers, that answers as the factorized model will."""
         copy = splice(self._model, {})
-        layers = dict(walk(copy))
-        kernels = map_side_by_side(self.effective_kernel, candidates, "Fitting factors")
-        for candidate, kernel in zip(candidates, kernels, strict=True):
-            variable = layers[candidate.layer].kernel
-            variable.assign(kernel.reshape(variable.shape))
+        self.assign_kernels(copy, candidates)
         return copy
+
+    def assign_kernels(self, copy: keras.Model, candidates: Sequence[Candidate]) -> None:
+        """Let a copy of the model, same layers, answer as the factorized model will.
+
+        Layers without a candidate get their own kernel back.
+        """
+        kernels = map_side_by_side(self.effective_kernel, candidates, "Fitting factors")
+        replaced = dict(zip((c.layer for c in candidates), kernels, strict=True))
+        layers = dict(walk(copy))
+        for path in self._moments:
+            kernel = replaced.get(path, self._layers[path].kernel)
+            layers[path].kernel.assign(keras.ops.reshape(kernel, layers[path].kernel.shape))
 
     def factorized(self, candidates: Sequence[Candidate]) -> keras.Model:
         """The model with each candidate's chain in place of its layer."""
 
         def factors_of(candidate: Candidate) -> list[Matrix]:
-            return self._sweep(candidate).factors(candidate.ranks)
+            return self.sweep(candidate).factors(candidate.ranks)
 
-        chains = {c.layer: self._form(c).chain(self._layers[c.layer], c.ranks) for c in candidates}
+        chains = {c.layer: self.form(c).chain(self._layers[c.layer], c.ranks) for c in candidates}
         spliced = splice(self._model, chains)
         fitted = map_side_by_side(factors_of, candidates, "Fitting factors")
         for candidate, factors in zip(candidates, fitted, strict=True):
@@ -91,16 +99,18 @@ class Factorizer:
                 links[-1].bias.assign(_padded(layer.bias, links[-1].bias.shape))
         return spliced
 
-    def _sweep(self, candidate: Candidate) -> Sweep:
+    def sweep(self, candidate: Candidate) -> Sweep:
+        """The decomposition that a candidate is a truncation of. Raises SpecError."""
         key = _key(candidate)
         if key not in self._sweeps:
-            form = self._form(candidate)
+            form = self.form(candidate)
             form.check_ranks(candidate.ranks)
             path = candidate.layer
             self._sweeps[key] = form.sweep(self.kernel(path), self._moments[path])
         return self._sweeps[key]
 
-    def _form(self, candidate: Candidate) -> Form:
+    def form(self, candidate: Candidate) -> Form:
+        """How a candidate's chain is laid out. Raises SpecError."""
         geometry = geometry_of(self.records[candidate.layer])
         return methods.get(candidate.method).form(geometry, candidate.form)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,16 @@ def merged(spaces: Sequence[DesignSpace]) -> DesignSpace:
     first = spaces[0]
     for space in spaces:
         _check_same_exploration(first, space)
+        _check_layers(space)
     explored = [name for space in spaces for name in space.layers]
-    twice = sorted({name for name in explored if explored.count(name) > 1})
+    twice = sorted(name for name, count in Counter(explored).items() if count > 1)
     if twice:
         raise ArtifactError(
             f"{_names(twice)} in more than one design space ({_shards(spaces)}); give each shard "
             "once, and shards of one number only"
         )
-    order = first.eligible or explored
-    layers = tuple(name for name in order if name in explored)
+    known = set(explored)
+    layers = tuple(name for name in first.eligible or explored if name in known)
     whole = len(spaces) == 1 or layers == first.eligible
     return first.model_copy(
         update={
@@ -74,7 +76,8 @@ def merged(spaces: Sequence[DesignSpace]) -> DesignSpace:
 
 def check_whole(space: DesignSpace) -> None:
     """Raise ArtifactError, naming the shards that are missing, unless all layers are explored."""
-    missing = [name for name in space.eligible if name not in space.layers]
+    explored = set(space.layers)
+    missing = [name for name in space.eligible if name not in explored]
     if not missing:
         return
     there = {str(shard) for shard in _shards_of(space)}
@@ -148,6 +151,15 @@ def _check_same_exploration(first: DesignSpace, other: DesignSpace) -> None:
         raise ArtifactError(
             "the design spaces were made with different calibration samples, similarities or "
             "other settings; explore every shard with the same data and settings"
+        )
+
+
+def _check_layers(space: DesignSpace) -> None:
+    strange = sorted({c.layer for c in space.candidates} - set(space.layers))
+    if strange:
+        raise ArtifactError(
+            f"{_names(strange)} not among the layers that the design space was made of, but has "
+            "candidates there: the file was altered; run explore again"
         )
 
 

@@ -2,7 +2,8 @@
 
 The summed loss ranks plans well but is no accuracy. A handful of plans along the frontier is
 measured, a monotone curve through zero is fitted to them, and the largest loss that the curve
-allows decides the plan. That plan is measured too, and corrects the curve once where it is off.
+allows decides the plan. That plan is measured too, and corrects the curve if that is off, twice at
+most.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from lrf_core.exploration.resources import Indices, Vector
 from lrf_core.progress import work
 
 # Plans spread over the frontier, then between the last that keeps the drop and the first that
-# does not, then chosen by the curve and by the corrected curve.
-_SPREAD, _NARROWED, _CHOSEN = 4, 2, 2
+# does not, then chosen by the curve and by the corrected curves.
+_SPREAD, _NARROWED, _CHOSEN = 4, 2, 3
 TRIED_PLANS = _SPREAD + _NARROWED + _CHOSEN
 # Standard errors by which a plan must do better than predicted to correct the curve; one by which
 # it does worse is enough.
@@ -102,8 +103,9 @@ class Predicted:
 
     Attributes:
         points: all plans that were measured, in that order; the one for the goal is among them.
-        drop: what the curve predicted for it before it was measured; where it was one of those
-            that the curve is fitted to, or is not measured, the curve there.
+        drop: what the curve predicted for it before it was measured; if that was off, or the plan
+            is one of those that the curve is fitted to, or is not measured, the curve with all
+            measurements.
     """
 
     rows: Indices
@@ -230,7 +232,9 @@ def _search(tries: _Tries) -> tuple[Indices, float] | None:
             predicted, noise = curve.at(chosen.point.loss), chosen.point.standard_error
             much_better = chosen.point.drop < predicted - _NOISE * noise
             if tries.keeps(chosen, noise) and not (much_better and left):
-                return chosen.rows, predicted
+                is_off = abs(chosen.point.drop - predicted) > _NOISE * noise
+                corrected = tries.curve().at(chosen.point.loss)
+                return chosen.rows, corrected if is_off else predicted
     # The smallest of all, or what the curve chose lost too much: the smallest measured well.
     kept = [tried for tried in tries.tried if tries.keeps(tried)]
     if not kept:

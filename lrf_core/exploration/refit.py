@@ -8,7 +8,8 @@ decomposed again at the same ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,39 +26,54 @@ from lrf_core.methods import Moments
 from lrf_core.methods.base import Matrix
 from lrf_core.methods.moments import MAX_FULL_WIDTH
 from lrf_core.models.precision import in_float32
+from lrf_core.models.splice import splice
 from lrf_core.models.trace import walk
 from lrf_core.progress import track
 
 
-def refit_in_order(
-    factorizer: Factorizer,
-    model: keras.Model,
-    candidates: Sequence[Candidate],
-    samples: NDArray[Any],
-    *,
-    batch_size: int | None,
-    seed: int,
-) -> None:
-    """Give `factorizer` better factors for these candidates; ranks and costs stay.
-
-    Takes one pass over the samples per candidate. Layers too wide for a full second moment keep
-    their factors.
+class Refit:
+    """Refits plans of a model, one after the other.
 
     Args:
-        candidates: one per layer, in the order of the model's layers.
+        layers: path to layer of `model`, of all that any plan may replace.
         samples: calibration samples, `(samples, *input_shape)`.
     """
-    narrow = [c for c in candidates if len(factorizer.kernel(c.layer)) <= MAX_FULL_WIDTH]
-    layers = {path: layer for path, layer in walk(model) if path in {c.layer for c in narrow}}
-    pairs = PairedCalibration(model, layers, samples, batch_size=batch_size, seed=seed)
-    copy = in_float32(factorizer.model_with_kernels(candidates))
-    copied = dict(walk(copy))
-    for candidate in track(narrow, "Refitting layers"):
-        paired = pairs.moments(copy, candidate.layer)
-        with one_blas_thread():
-            refitted = _refitted(factorizer, candidate, paired)
-        variable = copied[candidate.layer].kernel
-        variable.assign(refitted.reshape(variable.shape))
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layers: Mapping[str, keras.Layer],
+        samples: NDArray[Any],
+        *,
+        batch_size: int | None,
+        seed: int,
+    ) -> None:
+        narrow = {path: layer for path, layer in layers.items() if _inputs(layer) <= MAX_FULL_WIDTH}
+        self._pairs = PairedCalibration(model, narrow, samples, batch_size=batch_size, seed=seed)
+        self._copy = in_float32(splice(model, {}))
+        self._layers = {path: layer for path, layer in walk(self._copy) if path in narrow}
+
+    def in_order(self, factorizer: Factorizer, candidates: Sequence[Candidate]) -> None:
+        """Give `factorizer` better factors for these candidates; ranks and costs stay.
+
+        Takes one pass over the samples per candidate. Layers too wide for a full second moment keep
+        their factors.
+
+        Args:
+            candidates: one per layer, in the order of the model's layers.
+        """
+        factorizer.assign_kernels(self._copy, candidates)
+        narrow = [candidate for candidate in candidates if candidate.layer in self._layers]
+        for candidate in track(narrow, "Refitting layers"):
+            paired = self._pairs.moments(self._copy, candidate.layer)
+            with one_blas_thread():
+                refitted = _refitted(factorizer, candidate, paired)
+            variable = self._layers[candidate.layer].kernel
+            variable.assign(refitted.reshape(variable.shape))
+
+
+def _inputs(layer: keras.Layer) -> int:
+    return math.prod(layer.kernel.shape[:-1])
 
 
 def _refitted(factorizer: Factorizer, candidate: Candidate, paired: PairedMoments) -> Matrix:

@@ -13,6 +13,7 @@ from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
 from lrf_core.calibration.positions import has_windows
 from lrf_core.exploration.feature_map import FeatureMap, feature_map_of
+from lrf_core.exploration.parallel import one_blas_thread
 from lrf_core.methods import Form, Moments, Sweep
 from lrf_core.methods.base import Matrix, Ranks
 from lrf_core.models.inventory import geometry_of, kernel_matrix
@@ -43,16 +44,15 @@ def score_layer(
         feature_map: what the metric is taken on, see `feature_maps`; by default the layer's
             output after its own bias and activation.
     """
-    geometry, metric = geometry_of(record), metric_for(record, similarity)
-    if metric.window == 1 and moments.rows.size > _MANY:
-        moments = replace(moments, rows=moments.rows[::2])
-    judge = _Judge(feature_map or feature_map_of(layer), kernel_matrix(layer), moments, metric)
-    return [
-        judge.candidate(record.name, name, form, sweep, ranks)
-        for name in record.methods
-        for form in methods.get(name).forms(geometry)
-        for sweep, ranks in _truncations(form, judge.kernel, moments, per_mode)
-    ]
+    geometry = geometry_of(record)
+    with one_blas_thread():
+        judge = Judge.of(record, layer, moments, similarity, feature_map)
+        return [
+            judge.candidate(record.name, name, form, sweep, ranks)
+            for name in record.methods
+            for form in methods.get(name).forms(geometry)
+            for sweep, ranks in _truncations(form, judge.kernel, moments, per_mode)
+        ]
 
 
 def metric_for(record: LayerRecord, similarity: str) -> Similarity:
@@ -92,8 +92,23 @@ def _truncations(
         yield from ((sweep, ranks) for ranks in smaller)
 
 
-class _Judge:
+class Judge:
     """Compares the output of replacements with the output of one layer."""
+
+    @classmethod
+    def of(
+        cls,
+        record: LayerRecord,
+        layer: keras.Layer,
+        moments: Moments,
+        similarity: str,
+        feature_map: FeatureMap | None = None,
+    ) -> Judge:
+        """For one layer; the arguments are those of `score_layer`."""
+        metric = metric_for(record, similarity)
+        if metric.window == 1 and moments.rows.size > _MANY:
+            moments = replace(moments, rows=moments.rows[::2])
+        return cls(feature_map or feature_map_of(layer), kernel_matrix(layer), moments, metric)
 
     def __init__(
         self, feature_map: FeatureMap, kernel: Matrix, moments: Moments, metric: Similarity
@@ -122,6 +137,13 @@ class _Judge:
             note=sweep.note(ranks),
         )
 
+    @property
+    def worst_loss(self) -> float:
+        """The sensitivity of a layer that answers nothing."""
+        if self._gradient is None:
+            return 1.0
+        return float(np.vdot(self._gradient, self._own)) / 2
+
     def errors(self, sweep: Sweep, ranks: Ranks) -> tuple[float, float]:
         """Relative output error, and predicted loss.
 
@@ -134,8 +156,7 @@ class _Judge:
         error = max(energy - plain, 0.0) / energy if energy > 0 else 0.0
         if self._gradient is None:
             return error, error
-        loss = float(np.vdot(self._gradient, self._own)) - weighted
-        return error, max(loss / 2, 0.0)
+        return error, max(self.worst_loss - weighted / 2, 0.0)
 
     def similarity(self, sweep: Sweep, ranks: Ranks) -> float:
         return self._compare(self._original, self._feature_map(sweep.outputs(ranks)))

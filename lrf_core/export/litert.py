@@ -18,7 +18,7 @@ from lrf_core.export.interface import as_called, samples_by_name
 from lrf_core.export.portable import (
     check_no_grouped_conv3d,
     portable,
-    with_channels_last_volumes,
+    with_biases_last,
 )
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
@@ -187,7 +187,7 @@ def _as_litert_takes_it(model: keras.Model) -> keras.Model:
             f"LiteRT files hold at most {_MOST_BYTES:,} bytes; the weights of model "
             f"'{model.name}' alone are {size:,}"
         )
-    graph = with_channels_last_volumes(portable(model))
+    graph = with_biases_last(portable(model))
     check_no_grouped_conv3d(graph, "LiteRT")
     return graph
 

@@ -1,4 +1,4 @@
-"""The same model in forms that more runtimes take: float32 arithmetic, channels-last volumes."""
+"""The same model in forms that more runtimes take: float32 arithmetic, biases on the last axis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from lrf_core.models.rebuild import rebuilt
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 
-_VOLUMES = (keras.layers.Conv3D, keras.layers.Conv3DTranspose)
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.SeparableConv1D,
+)
 
 
 def portable(model: keras.Model) -> keras.Model:
@@ -27,13 +34,12 @@ def portable(model: keras.Model) -> keras.Model:
     return in_float32(as_graph(model))
 
 
-def with_channels_last_volumes(model: keras.Model) -> keras.Model:
-    """The model itself, or a copy whose channels-first 3-D convolutions run as channels-last ones.
+def with_biases_last(model: keras.Model) -> keras.Model:
+    """The model itself, or a copy whose channels-first 1-D and 3-D convolutions transpose last.
 
-    Each transposes its input and output, so that the copy answers the same. Keras computes
-    convolutions in channels_last already (see `models.channels_first`), but adds the bias after the
-    transposition, and LiteRT's converter (TensorFlow 2.21) takes every such bias for one of a 2-D
-    map.
+    Keras computes convolutions in channels_last (see `models.channels_first`), but adds biases once
+    it has transposed back, and LiteRT's converter (TensorFlow 2.21) takes any such bias for one of
+    a 2-D map. In the copy, whole layers run in channels_last, and the answers are the same.
 
     Raises:
         ModelError: a layer cannot be copied.
@@ -59,7 +65,14 @@ def check_no_grouped_conv3d(model: keras.Model, runtime: str) -> None:
 
 
 def _has_bias_first(layer: keras.Layer) -> bool:
-    return isinstance(layer, _VOLUMES) and layer.data_format == "channels_first" and layer.use_bias
+    """Whether a layer adds a bias along axis 1.
+
+    Keras 3.15 on TensorFlow adds it along the last axis if that is as long as there are channels.
+    """
+    if not (isinstance(layer, _CONVOLUTIONS) and layer.data_format == "channels_first"):
+        return False
+    widths = {node.output_tensors[0].shape[-1] for node in layer._inbound_nodes}
+    return bool(layer.use_bias) and layer.bias.shape[0] not in widths
 
 
 def _transposed(call: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -72,9 +72,11 @@ _WIDE = 2**17
 _REFIT_WORK = 10**11
 # Share of the whitened kernel's energy that its Tucker core may miss.
 _CORE_TAIL = 1e-3
-# Above this ratio of energies, components are taken to cancel each other: they are regularized.
+# Above this ratio of energies, components are taken to cancel each other: they are regularized, by
+# ridges that grow by this factor, so many at most: the last is about as large as the kernel.
 _LARGEST_NORM_RATIO = 1000.0
 _STRONGER = 30.0
+_RIDGES = 4
 
 
 class CpForm(Form):
@@ -234,10 +236,10 @@ class CpSweep(Sweep):
         ratio = fitted.components.norm_ratio()
         if ratio <= _LARGEST_NORM_RATIO:
             return _Fit(fitted)
-        ridge = RIDGE
-        while fitted.components.norm_ratio() > _LARGEST_NORM_RATIO:
-            ridge *= _STRONGER
-            fitted = self._fitted(rank, ridge)
+        for stronger in range(1, _RIDGES + 1):
+            fitted = self._fitted(rank, RIDGE * _STRONGER**stronger)
+            if fitted.components.norm_ratio() <= _LARGEST_NORM_RATIO:
+                break
         return _Fit(fitted, f"regularized: components cancelled each other (ratio {ratio:.0f})")
 
     def _fitted(self, rank: int, ridge: float) -> Solved:

@@ -12,18 +12,29 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from lrf_core.artifacts import Analysis, Cost, DesignSpace, DropCalibration, Lineage, Plan
+from lrf_core import similarity
+from lrf_core.artifacts import (
+    Analysis,
+    Candidate,
+    Cost,
+    DesignSpace,
+    DropCalibration,
+    Lineage,
+    Plan,
+)
 from lrf_core.calibration import calibration_samples, collect_moments, samples_digest
 from lrf_core.data import Data, Split
 from lrf_core.errors import ArtifactError, GoalError, SpliceError
 from lrf_core.exploration.allocate import predicted_loss, total_after
 from lrf_core.exploration.choose import Choices, Chosen, choose, plan_count
 from lrf_core.exploration.factorize import Factorizer
+from lrf_core.exploration.fitted import FittedPlans
 from lrf_core.exploration.merge import check_whole, merged
 from lrf_core.exploration.predict import MeasuredDrop
-from lrf_core.exploration.refit import refit_in_order
+from lrf_core.exploration.refit import Refit
 from lrf_core.exploration.resources import layers_of, options_of, options_of_run
 from lrf_core.exploration.vbmf import layer_ranks
+from lrf_core.exploration.verify import Scores
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest, weight_bytes
@@ -67,7 +78,7 @@ def decompose(
     Raises:
         GoalError: no plan meets the goal, or there is none of this number.
         ArtifactError: the design spaces do not belong together, or not to this model or data, or a
-            shard is missing.
+            shard is missing, or what is chosen does not cost or answer what they say.
         SpliceError: the rebuilt model does not answer as its factors say.
     """
     return prepare(model, data, spaces, goal, settings=settings, seed=seed).build(plan)
@@ -115,10 +126,18 @@ def prepare(
     records = factorizer.records
     layers = layers_of(records.values(), space.latency_ms)
     trial = Trial(model, trial_samples(data.train, samples, seed + 1))
+    batch_size = explored.batch_size
+
+    def refit() -> Refit:
+        layers = {path: layer for path, layer in walk(model) if path in records}
+        in_memory, _ = samples.arrays()
+        return Refit(model, layers, in_memory, batch_size=batch_size, seed=seed)
+
+    scores = Scores(model, factorizer, space.similarity)
+    plans = FittedPlans(model, factorizer, scores, refit if settings.refit else None)
 
     def drop_of(choices: Choices) -> MeasuredDrop:
-        replaced = [choice.candidate for choice in choices if choice.candidate]
-        return trial.drop(factorizer.model_with_kernels(replaced))
+        return trial.drop(plans.answering(_replaced(choices)))
 
     chosen = choose(
         options_of(space.candidates, layers, before, weight_bytes(model)),
@@ -137,18 +156,14 @@ def prepare(
         parent=digest,
     )
     return Prepared(
-        model=model,
         lineage=lineage,
         settings=settings,
-        explored=explored,
-        samples=samples,
         few=few,
         before=before,
-        factorizer=factorizer,
+        plans=plans,
         trial=trial,
         chosen=chosen,
         asked=settings.plans_for(goal),
-        seed=seed,
     )
 
 
@@ -163,18 +178,14 @@ class Prepared:
         asked: how many plans were asked for.
     """
 
-    model: keras.Model
     lineage: Lineage
     settings: DecomposeSpec
-    explored: ExploreSpec
-    samples: Split
     few: Samples
     before: Cost
-    factorizer: Factorizer
+    plans: FittedPlans
     trial: Trial
     chosen: tuple[Chosen, ...]
     asked: int
-    seed: int
 
     def build(self, number: int) -> tuple[Plan, keras.Model]:
         """One plan and its factorized model. Raises GoalError: no such number; SpliceError."""
@@ -184,9 +195,7 @@ class Prepared:
                 f"from 0, and {self.asked} asked for (decompose.plans)"
             )
         chosen = self.chosen[number]
-        # Refits are of one plan only.
-        factorizer = self.factorizer.copy()
-        factorized = self._factorized(factorizer, chosen)
+        factorized = self._factorized(_replaced(chosen.choices))
         after = total_after(chosen.choices, self.before)
         counted = model_cost(factorized, sample_shape(self.few))
         if counted != after:
@@ -214,21 +223,14 @@ class Prepared:
         )
         return plan, factorized
 
-    def _factorized(self, factorizer: Factorizer, chosen: Chosen) -> keras.Model:
-        replaced = [choice.candidate for choice in chosen.choices if choice.candidate]
-        if self.settings.refit:
-            in_memory, _ = self.samples.arrays()
-            refit_in_order(
-                factorizer,
-                self.model,
-                replaced,
-                in_memory,
-                batch_size=self.explored.batch_size,
-                seed=self.seed,
-            )
-        factorized = factorizer.factorized(replaced)
-        check_same_answers(factorizer.model_with_kernels(replaced), factorized, self.few)
+    def _factorized(self, replaced: Sequence[Candidate]) -> keras.Model:
+        factorized = self.plans.factorizer(replaced).factorized(replaced)
+        check_same_answers(self.plans.answering(replaced), factorized, self.few)
         return factorized
+
+
+def _replaced(choices: Choices) -> list[Candidate]:
+    return [choice.candidate for choice in choices if choice.candidate]
 
 
 def _check_origin(space: DesignSpace, model: keras.Model, digest: str, samples: Split) -> None:
@@ -257,7 +259,13 @@ def _factorizer(
     records = {record.name: record for record in inventory if record.name in space.layers}
     layers = {path: layer for path, layer in walk(model) if path in records}
     moments = collect_moments(
-        model, layers, samples, batch_size=explored.batch_size, seed=seed, loss=explored.loss
+        model,
+        layers,
+        samples,
+        batch_size=explored.batch_size,
+        seed=seed,
+        loss=explored.loss,
+        window=similarity.get(explored.similarity).window,
     )
     return Factorizer(model, records, moments)
 

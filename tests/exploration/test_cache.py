@@ -244,3 +244,9 @@ def test_nothing_is_left_of_a_store_but_entries_and_a_word_about_them(
     assert b"May be deleted" in cache.store.get("scores-1/about.txt")
     with pytest.raises(MissingObjectError):
         cache.store.get("scores-1/00/none.json")
+
+
+def test_candidates_of_another_layer_or_method_are_made_again(cache: ScoreCache) -> None:
+    for change in ({"layer": "other"}, {"method": "qr"}):
+        cache.keep(ADDRESS, [SCORES[0], SCORES[1].model_copy(update=change)])
+        assert cache.find([ADDRESS]) == [None]

@@ -108,6 +108,19 @@ def test_channels_first_convolutions_stay_as_they_are_in_the_model() -> None:
     np.testing.assert_array_equal(model.predict_on_batch(samples_for(model)), expected)
 
 
+@pytest.mark.parametrize("columns", [10, 16])
+@pytest.mark.parametrize("kind", [layers.Conv1D, layers.Conv2D, layers.Conv3D])
+def test_a_channels_first_bias_is_added_as_keras_adds_it(
+    kind: type[keras.Layer], columns: int
+) -> None:
+    """Keras 3.15 adds it along the columns if these are 8, as many as there are channels."""
+    rank = int(kind.__name__[-2])
+    layer = kind(8, 3, data_format="channels_first", bias_initializer="random_normal")
+    model = chain((3, *[5] * (rank - 1), columns), layer, layers.Flatten())
+    exported = LitertModel(to_litert(model))
+    assert closeness(model, exported, samples_for(model)).largest_difference < 1e-5
+
+
 def test_random_layers_do_nothing_at_inference() -> None:
     augmented = chain((8, 8, 3), layers.RandomFlip(), layers.Conv2D(8, 3), layers.Flatten())
     exported = LitertModel(to_litert(augmented))

@@ -125,7 +125,7 @@ class Subject:
         )
 
     def sweep(self) -> methods.Sweep:
-        return self.factory._sweep(self.candidate(self.form.full_ranks))
+        return self.factory.sweep(self.candidate(self.form.full_ranks))
 
     def model(self, ranks: tuple[int, ...]) -> keras.Model:
         return self.factory.factorized([self.candidate(ranks)])

@@ -1,0 +1,97 @@
+"""Scores that a plan rests on, computed again from the model and the calibration samples.
+
+A design space, and the cache of scores that it is made from, are files that others may write, with
+no key to sign them. What is chosen from them is therefore not believed: one evaluation in closed
+form per candidate tells whether cost and scores are those of its factors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import keras
+
+from lrf_core.artifacts import Candidate, DesignSpace
+from lrf_core.errors import ArtifactError, SpecError
+from lrf_core.exploration.factorize import Factorizer
+from lrf_core.exploration.feature_map import FeatureMap, feature_maps
+from lrf_core.exploration.parallel import map_side_by_side
+from lrf_core.exploration.score import Judge
+from lrf_core.models.trace import walk
+
+# Another processor rounds otherwise, which iterative fits (CP) carry on; and it may draw another
+# label of a sample between two classes, which moves the gradient. As shares of the score, and of
+# the score of a layer that answers nothing.
+_RELATIVE, _ABSOLUTE = 0.1, 1e-4
+
+
+class Scores:
+    """Checks candidates of a design space, each once.
+
+    Args:
+        factorizer: of all layers that a candidate may be of; its moments are those of `space`.
+        similarity: name of the metric that the design space was made with.
+    """
+
+    def __init__(self, model: keras.Model, factorizer: Factorizer, similarity: str) -> None:
+        self._layers = {path: layer for path, layer in walk(model) if path in factorizer.records}
+        self._maps: Mapping[str, FeatureMap] = feature_maps(model, self._layers)
+        self._factorizer = factorizer
+        self._similarity = similarity
+        self._checked: set[Candidate] = set()
+
+    def check(self, candidates: Sequence[Candidate]) -> None:
+        """Raise ArtifactError unless the candidates are what they are said to be."""
+        new = [candidate for candidate in candidates if candidate not in self._checked]
+        map_side_by_side(self._check, new, "Checking scores")
+        self._checked.update(new)
+
+    def _check(self, candidate: Candidate) -> None:
+        try:
+            form = self._factorizer.form(candidate)
+            form.check_ranks(candidate.ranks)
+        except SpecError as error:
+            raise ArtifactError(f"{_where(candidate)}: {error}; {_ADVICE}") from None
+        cost = form.cost(candidate.ranks)
+        _compare(candidate, "parameters", candidate.cost.params, cost.params)
+        _compare(candidate, "multiply-adds", candidate.cost.macs, cost.macs)
+        path = candidate.layer
+        moments = self._factorizer.moments(path)
+        record = self._factorizer.records[path]
+        judge = Judge.of(record, self._layers[path], moments, self._similarity, self._maps[path])
+        sweep = self._factorizer.sweep(candidate)
+        output_error, sensitivity = judge.errors(sweep, candidate.ranks)
+        similarity = judge.similarity(sweep, candidate.ranks)
+        _compare(candidate, "error", candidate.error, output_error, 1.0)
+        _compare(candidate, "sensitivity", candidate.sensitivity, sensitivity, judge.worst_loss)
+        _compare(candidate, "dissimilarity", 1 - candidate.similarity, 1 - similarity, 1.0)
+
+
+_ADVICE = (
+    f"{DesignSpace.file_name} or the cache of scores that it was made from (explore.cache) was "
+    "altered, or is of another version: delete both and run explore again"
+)
+
+
+def _where(candidate: Candidate) -> str:
+    return (
+        f"{DesignSpace.file_name}: layer '{candidate.layer}' by {candidate.technique} with ranks "
+        f"{', '.join(map(str, candidate.ranks))}"
+    )
+
+
+def _compare(
+    candidate: Candidate, what: str, stated: float, found: float, scale: float = 0.0
+) -> None:
+    """Raise ArtifactError unless a number is the one found, up to rounding.
+
+    Args:
+        scale: the number for a layer that answers nothing; 0 for numbers that are exact.
+    """
+    relative = _RELATIVE if scale else 0.0
+    if not math.isclose(stated, found, rel_tol=relative, abs_tol=_ABSOLUTE * scale):
+        raise ArtifactError(
+            f"{_where(candidate)} has {what} {stated:.6g} there, and {found:.6g} by its "
+            f"factors; {_ADVICE}"
+        )
