@@ -90,30 +90,35 @@ def test_the_smallest_that_passes_is_published(
     plans = result["plans"]
     assert [each["number"] for each in plans] == [0, 1, 2]
     sizes = [each["verdict"]["candidate"]["cost"]["params"] for each in plans]
-    assert sizes[2] < sizes[0] < sizes[1]
-    assert [each["picked"] for each in plans] == [False, False, True]
-    assert result["release"]["model_digest"] == plans[2]["verdict"]["candidate_digest"]
-    assert_shown(outputs, 2)
+    # Which number is the smallest hangs on the trained weights, and they on the processor.
+    assert len(set(sizes)) == 3
+    smallest = sizes.index(min(sizes))
+    others = [i for i in range(3) if i != smallest]
+    assert [each["picked"] for each in plans] == [i == smallest for i in range(3)]
+    assert result["release"]["model_digest"] == plans[smallest]["verdict"]["candidate_digest"]
+    assert_shown(outputs, smallest)
 
     # A stricter gate, which the smallest fails: nothing is trained again, and a larger is taken.
     trained = made([outputs.folder / "plans" / str(i) / file for i in range(3) for file in OF_PLAN])
     drops = [each["verdict"]["accuracy_drop"] for each in plans]
-    larger = min(drops[:2])
-    assert larger < drops[2], "the smallest plan must lose the most for this test to tell anything"
-    strict = gated(inputs, outputs.folder, (larger + drops[2]) / 2)
+    larger = min(drops[i] for i in others)
+    assert larger < drops[smallest], (
+        "the smallest plan must lose more for this test to tell a thing"
+    )
+    strict = gated(inputs, outputs.folder, (larger + drops[smallest]) / 2)
     code, out, err = lrf("compress", strict)
     assert code == 0, err
     kept = [outputs.folder / "plans" / str(i) / file for i in range(3) for file in OF_PLAN]
     assert made(kept) == trained
     verdicts = [Verdict.load(outputs.folder / "plans" / str(i)) for i in range(3)]
-    assert not verdicts[2].passed
-    passed = [i for i in (0, 1) if verdicts[i].passed]
+    assert not verdicts[smallest].passed
+    passed = [i for i in others if verdicts[i].passed]
     assert passed
     taken = min(passed, key=sizes.__getitem__)
     assert_shown(outputs, taken)
     released = [load_model(file) for file in outputs.release.rglob("model.keras")]
     assert {model_digest(model) for model in released} == {
-        verdicts[2].candidate_digest,
+        verdicts[smallest].candidate_digest,
         verdicts[taken].candidate_digest,
     }
     assert "Plans" in out
@@ -122,6 +127,7 @@ def test_the_smallest_that_passes_is_published(
     assert "The smallest that passed was picked" in outputs.report.read_text()
 
 
+@pytest.mark.slow
 def test_where_none_passes_the_least_bad_is_shown_and_nothing_is_published(
     inputs: dict[str, object], lrf: Lrf, tmp_path: Path
 ) -> None:
@@ -139,6 +145,7 @@ def test_where_none_passes_the_least_bad_is_shown_and_nothing_is_published(
     assert_shown(outputs, drops.index(min(drops)))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_the_plan_that_was_not_finished(
     inputs: dict[str, object],
     lrf: Lrf,
@@ -174,6 +181,7 @@ def test_a_run_that_was_killed_goes_on_with_the_plan_that_was_not_finished(
     assert_shown(outputs, Plan.load(outputs.plan).number)
 
 
+@pytest.mark.slow
 def test_stage_by_stage_is_the_whole_way(
     inputs: dict[str, object], lrf: Lrf, tmp_path: Path
 ) -> None:
