@@ -78,7 +78,6 @@ def run_here(
     return Ended(int(ended.value.code or 0), said.out, said.err)
 
 
-@pytest.mark.slow
 def test_a_candidate_that_passes_is_published(settings: dict[str, Any], tmp_path: Path) -> None:
     ended = run_pipeline(tmp_path, settings)
     assert ended.code == 0, ended.err
