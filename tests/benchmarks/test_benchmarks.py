@@ -140,6 +140,7 @@ def test_chances_of_all_outcomes_add_up_to_what_drawing_them_comes_to() -> None:
     assert sum(held) / len(held) == pytest.approx(exact, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_true_drops_are_those_of_the_laws() -> None:
     losses, _ = gate_statistics.draw_losses(400_000, seed=1)
     assert losses.difference == pytest.approx(gate_statistics.LOSS_RISE, abs=0.002)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,6 +54,16 @@ models.formats, sandbox.carried = formats("formats"), carried("carried")
 from lrf_core.models.sandbox.child import main
 main(request)
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_registered_classes() -> Iterator[None]:
+    """Those of other tests in this process would have files read without the sandbox."""
+    registered = keras.saving.get_custom_objects()
+    before = dict(registered)
+    registered.clear()
+    yield
+    registered.update(before)
 
 
 @pytest.fixture
@@ -125,18 +136,21 @@ def test_an_attack_is_stopped_and_named(
     assert not Path("/var/attack").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_keeps_computing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(memory=1 << 30, cpu=1, file=1 << 20)
     text = attacked(monkeypatch, file, "while True: pass", limits=limits)
     assert "needed more than 1 seconds of processor time" in text
 
 
+@pytest.mark.slow
 def test_the_file_is_named_as_it_was_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     text = attacked(monkeypatch, Path(file.name), "raise ModelError(f'{source} is no model')")
     assert text == "model.keras is no model"
 
 
+@pytest.mark.slow
 def test_a_file_that_keeps_waiting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = attacked(monkeypatch, file, "time.sleep(60)", timeout_s=1.0)
     assert text == (
@@ -157,6 +171,7 @@ def test_secrets_of_this_process_are_not_there(file: Path, monkeypatch: pytest.M
     assert text.endswith("files=5")  # the standard streams, the result, and the list itself
 
 
+@pytest.mark.slow
 @needs_landlock
 def test_other_files_beside_the_model_cannot_be_read(
     file: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,6 +195,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +231,7 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_model(
         read_in_sandbox(file)
 
 
+@pytest.mark.slow
 @needs_landlock
 def test_packages_that_the_sandbox_cannot_see_are_no_fault_of_the_model(
     file: Path, monkeypatch: pytest.MonkeyPatch
