@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kfp import dsl
+from sound_verdict import rejudged
 from tiny import tiny_arrays, tiny_cnn, tiny_data, train_tiny
 
 from components.analyze import analyze
@@ -231,18 +232,32 @@ def test_publish_leaves_a_release_with_all_that_belongs_to_it(steps: Steps, tmp_
     assert Verdict.load(tmp_path / "verdict.json").digest() == release.verdict_digest
 
 
+def _too_strict(steps: Steps) -> tuple[Spec, Verdict]:
+    """The spec with a limit that the candidate does not meet, and the verdict by it."""
+    gate = steps.spec.gate.model_copy(update={"min_params_reduction": 0.999})
+    spec = steps.spec.model_copy(update={"gate": gate})
+    passed = Verdict.load(steps.path("verdict"))
+    settings = {
+        **passed.lineage.settings,
+        "gate": spec.effective_gate().model_dump(mode="json"),
+    }
+    lineage = passed.lineage.model_copy(update={"settings": settings})
+    candidates = settings["candidates"]
+    failed = rejudged(
+        passed.model_copy(update={"lineage": lineage}), spec.effective_gate(), candidates
+    )
+    assert [check.name for check in failed.failed()] == ["params_reduction"]
+    return spec, failed
+
+
 def test_publish_refuses_a_model_that_did_not_pass(
     steps: Steps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    passed = Verdict.load(steps.path("verdict"))
-    check = passed.checks[0].model_copy(update={"passed": False})
-    failed = passed.model_copy(update={"passed": False, "checks": (check, *passed.checks[1:])})
+    strict, failed = _too_strict(steps)
     verdict = artifact(tmp_path, "verdict")
     failed.save(verdict.path)
     to = (tmp_path / "store").as_uri()
-    spec = steps.spec.model_copy(
-        update={"publish": steps.spec.publish.model_copy(update={"to": to})}
-    )
+    spec = strict.model_copy(update={"publish": strict.publish.model_copy(update={"to": to})})
     names = ["candidate", "analysis", "design_space", "plan", "training", "report", "lineage"]
     with pytest.raises(SystemExit) as ended:
         publish.python_func(
@@ -259,12 +274,7 @@ def test_publish_refuses_a_model_that_did_not_pass(
 def test_publish_obeys_an_override_of_this_candidate_alone(
     steps: Steps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    passed = Verdict.load(steps.path("verdict"))
-    checks = [
-        check.model_copy(update={"passed": check.name != "fewer_parameters"})
-        for check in passed.checks
-    ]
-    failed = passed.model_copy(update={"passed": False, "checks": tuple(checks)})
+    strict, failed = _too_strict(steps)
     verdict, release = artifact(tmp_path, "verdict"), artifact(tmp_path, "release")
     failed.save(verdict.path)
     names = ["candidate", "analysis", "design_space", "plan", "training", "report", "lineage"]
@@ -273,10 +283,10 @@ def test_publish_obeys_an_override_of_this_candidate_alone(
         override = {
             "by": "A. Miller",
             "reason": "served on a GPU",
-            "checks": ["fewer_parameters"],
+            "checks": ["params_reduction"],
             "model": model,
         }
-        settings = steps.spec.model_dump(mode="json")
+        settings = strict.model_dump(mode="json")
         settings["publish"] = {"to": (tmp_path / "store").as_uri(), "override": override}
         publish.python_func(
             spec=json.dumps(settings),
