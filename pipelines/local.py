@@ -27,9 +27,9 @@ from lrf_core.artifacts import (
 from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
 from lrf_core.folder_lock import alone_in
-from lrf_core.models.sandbox.setting import sandbox_default
 from lrf_core.outputs import Outcome, Outputs, Run
 from lrf_core.results import write_whole_lineage
+from lrf_core.sandbox.setting import sandbox_default
 from lrf_core.scratch import scratch_folder
 from lrf_core.spec import Spec
 from lrf_core.storage import open_store
@@ -64,11 +64,6 @@ def run(spec: Spec, say: Callable[[str], None]) -> Run:
         LrfError: bad input that can be seen before any step starts, or another run in `spec.out`.
     """
     outputs = Outputs(Path(spec.out))
-    with alone_in(outputs.folder):
-        return _run(spec, outputs, say)
-
-
-def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
     # Steps are told where to publish and where to keep scores and checkpoints, so that they and the
     # check below mean the same places.
     to = spec.publish.to or outputs.release.absolute().as_uri()
@@ -81,6 +76,11 @@ def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
         }
     )
     _check_inputs(spec, to)
+    with alone_in(outputs.folder):
+        return _run(spec, outputs, say)
+
+
+def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
     folder = _cleared(outputs)
     with (folder / LOG_FILE).open("w", encoding="utf-8", buffering=1) as log:
         relay = Relay(log, say)

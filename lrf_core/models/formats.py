@@ -58,7 +58,7 @@ def read_model(
     except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise ArtifactError(
-                f"cannot make a temporary copy of {path}: {error.strerror}; make room, or set "
+                f"cannot write a temporary copy of {path}: {error.strerror}; make room, or set "
                 "TMPDIR to a folder with room"
             ) from None
         raise ModelError(f"{path} is no readable Keras model: {_text(error)}") from None

@@ -15,10 +15,10 @@ from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ModelError
 from lrf_core.models.formats import read_model
 from lrf_core.models.rebuild import carry_state
-from lrf_core.models.sandbox.reading import read_in_sandbox
-from lrf_core.models.sandbox.setting import sandbox_is_on
 from lrf_core.models.source import model_at, weights_at
 from lrf_core.models.unroll import as_graph
+from lrf_core.sandbox.reading import read_in_sandbox
+from lrf_core.sandbox.setting import sandbox_is_on
 from lrf_core.storage.cache import named
 
 _logger = logging.getLogger("lrf")

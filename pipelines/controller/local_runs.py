@@ -28,7 +28,7 @@ from lrf_core.errors import (
     LrfError,
     StorageError,
 )
-from lrf_core.models.sandbox.setting import VARIABLE
+from lrf_core.sandbox.setting import VARIABLE
 from pipelines.controller.engine import Ended, Work
 from pipelines.controller.results import result_of
 from pipelines.controller.run_here import LOG, OUTPUT, RESULT

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lrf_core.models.sandbox.confine import (
+from lrf_core.sandbox.confine import (
     CALLS,
     FILES,
     Limits,
@@ -28,7 +28,7 @@ def main(request: dict[str, Any]) -> None:
     """Read the model that a request names; the result is one line of JSON, then raw numbers.
 
     Args:
-        request: what `lrf_core.models.sandbox.reading` sends.
+        request: what `lrf_core.sandbox.reading` sends.
     """
     end_with(request["parent"])
     writable = [Path(folder) for folder in request["writable"]]
@@ -42,7 +42,7 @@ def main(request: dict[str, Any]) -> None:
     try:
         from lrf_core.errors import LrfError, ModelError
         from lrf_core.models import formats
-        from lrf_core.models.sandbox import carried
+        from lrf_core.sandbox import carried
     except Exception as error:  # noqa: BLE001 - whatever an import raises behind these walls
         return _write(result, {"broken": f"{type(error).__name__}: {error}"})
 

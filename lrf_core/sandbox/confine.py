@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lrf_core.models.sandbox.kernel import END_WITH_PARENT, control_process, drop_capabilities
-from lrf_core.models.sandbox.landlock import restrict_files
-from lrf_core.models.sandbox.seccomp import restrict_calls
+from lrf_core.sandbox.kernel import END_WITH_PARENT, control_process, drop_capabilities
+from lrf_core.sandbox.landlock import restrict_files
+from lrf_core.sandbox.seccomp import restrict_calls
 
 FILES, CALLS = "files (Landlock)", "system calls (seccomp)"
 WALLS = (FILES, CALLS)

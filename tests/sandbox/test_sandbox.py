@@ -20,11 +20,11 @@ from components.step import step
 from lrf_core import cli
 from lrf_core.errors import ModelError, SandboxError, SpecError
 from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.models.sandbox import reading
-from lrf_core.models.sandbox.confine import Limits
-from lrf_core.models.sandbox.landlock import landlock_version
-from lrf_core.models.sandbox.reading import read_in_sandbox
-from lrf_core.models.sandbox.setting import sandbox_is_on
+from lrf_core.sandbox import reading
+from lrf_core.sandbox.confine import Limits
+from lrf_core.sandbox.landlock import landlock_version
+from lrf_core.sandbox.reading import read_in_sandbox
+from lrf_core.sandbox.setting import sandbox_is_on
 from lrf_core.spec import Spec
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux restricts system calls")
@@ -49,9 +49,9 @@ class carried(types.ModuleType):
     @staticmethod
     def write_contents(contents, file):
         pass
-import lrf_core.models.sandbox as sandbox, lrf_core.models as models
+import lrf_core.sandbox as sandbox, lrf_core.models as models
 models.formats, sandbox.carried = formats("formats"), carried("carried")
-from lrf_core.models.sandbox.child import main
+from lrf_core.sandbox.child import main
 main(request)
 """
 
@@ -331,8 +331,8 @@ def test_commands_have_a_flag_for_it(
 _WITHOUT_LANDLOCK = """
 import ctypes, logging, platform, struct, sys
 from pathlib import Path
-from lrf_core.models.sandbox import seccomp
-from lrf_core.models.sandbox.kernel import NO_NEW_PRIVILEGES, control_process, system_call
+from lrf_core.sandbox import seccomp
+from lrf_core.sandbox.kernel import NO_NEW_PRIVILEGES, control_process, system_call
 seccomp._program = lambda *_, **__: [
     seccomp._step(seccomp._LOAD, seccomp._NUMBER),
     seccomp._step(seccomp._IF_EQUAL, 444, 0, 1),

@@ -22,10 +22,10 @@ import lrf_core
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError, SandboxError
 from lrf_core.models.safety import checked_model
-from lrf_core.models.sandbox.carried import made_from
-from lrf_core.models.sandbox.confine import WALLS, Limits
-from lrf_core.models.sandbox.setting import VARIABLE
 from lrf_core.models.size import check_size
+from lrf_core.sandbox.carried import made_from
+from lrf_core.sandbox.confine import WALLS, Limits
+from lrf_core.sandbox.setting import VARIABLE
 from lrf_core.scratch import scratch_folder
 
 _logger = logging.getLogger("lrf")
@@ -34,7 +34,7 @@ _BOOT = """
 import json, sys
 request = json.load(sys.stdin)
 sys.path[:] = request["path"]
-from lrf_core.models.sandbox.child import main
+from lrf_core.sandbox.child import main
 main(request)
 """
 _MIB = 1 << 20

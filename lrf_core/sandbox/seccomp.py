@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Mapping
 
-from lrf_core.models.sandbox.kernel import NO_NEW_PRIVILEGES, control_process, system_call
+from lrf_core.sandbox.kernel import NO_NEW_PRIVILEGES, control_process, system_call
 
 # AUDIT_ARCH_*, number of seccomp(2).
 _MACHINES = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from lrf_core.models.sandbox.kernel import NO_NEW_PRIVILEGES, control_process, system_call
+from lrf_core.sandbox.kernel import NO_NEW_PRIVILEGES, control_process, system_call
 
 # The same on every architecture.
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446

@@ -13,7 +13,7 @@ import pytest
 from tiny import tiny_cnn
 
 from lrf_core.models.load import model_digest
-from lrf_core.models.sandbox.carried import described, made_from, write_contents
+from lrf_core.sandbox.carried import described, made_from, write_contents
 
 layers = keras.layers
 

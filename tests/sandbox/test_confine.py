@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrf_core.models.sandbox.confine import Limits
-from lrf_core.models.sandbox.landlock import landlock_version
-from lrf_core.models.sandbox.reading import _readable, _search_path
+from lrf_core.sandbox.confine import Limits
+from lrf_core.sandbox.landlock import landlock_version
+from lrf_core.sandbox.reading import _readable, _search_path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux restricts system calls")
 needs_landlock = pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
@@ -29,7 +29,7 @@ import ctypes, errno, json, os, sys, threading
 request = json.loads(sys.argv[1])
 sys.path[:] = request["path"]
 from pathlib import Path
-from lrf_core.models.sandbox.confine import Limits, confine_calls, confine_files, confine_writing
+from lrf_core.sandbox.confine import Limits, confine_calls, confine_files, confine_writing
 libc = ctypes.CDLL(None, use_errno=True)
 writable = [Path(path) for path in request["writable"]]
 first()
@@ -296,7 +296,7 @@ def test_a_graph_of_tensorflow_that_writes_a_file(
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     child = (
         "import os, sys, time; sys.path[:] = eval(sys.argv[1]);"
-        "from lrf_core.models.sandbox.confine import *; end_with(int(sys.argv[2]));"
+        "from lrf_core.sandbox.confine import *; end_with(int(sys.argv[2]));"
         "confine_calls(Limits(1 << 30, 60, 1 << 20));"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     )
