@@ -132,16 +132,19 @@ def scale(options: Options, name: str) -> float:
     return options.total(name, knapsack(options, {}, "params"))
 
 
-def made_up(seed: int) -> tuple[list[Candidate], tuple[Layer, ...], Cost]:
+def made_up(
+    seed: int, layer_count: int | None = None, candidate_count: int | None = None
+) -> tuple[list[Candidate], tuple[Layer, ...], Cost]:
     """Candidates whose loss falls with their size, by layers that differ by orders of magnitude."""
     draw = np.random.default_rng(seed)
-    sizes = np.exp(draw.normal(10, 1.5, LAYERS))
-    calls, harm = np.exp(draw.normal(5, 1, LAYERS)), np.exp(draw.normal(-3, 2, LAYERS))
+    count, each = layer_count or LAYERS, candidate_count or CANDIDATES
+    sizes = np.exp(draw.normal(10, 1.5, count))
+    calls, harm = np.exp(draw.normal(5, 1, count)), np.exp(draw.normal(-3, 2, count))
     layers, candidates = [], []
-    for index in range(LAYERS):
+    for index in range(count):
         name, size = f"layer{index}", int(sizes[index])
         layers.append(Layer(name, Cost(params=size, macs=int(size * calls[index])), 4, 1.0))
-        for number, kept in enumerate(draw.uniform(0.02, 0.99, CANDIDATES)):
+        for number, kept in enumerate(draw.uniform(0.02, 0.99, each)):
             spread, slower, worse = np.exp(draw.normal(0, 0.3, 3))
             loss = float(harm[index] * (1 - kept) ** 2 / np.sqrt(kept) * worse)
             params = max(int(size * kept), 1)

@@ -20,10 +20,10 @@ from lrf_core.exploration.parallel import map_side_by_side
 from lrf_core.exploration.score import Judge
 from lrf_core.models.trace import walk
 
-# Another processor rounds otherwise, which iterative fits (CP) carry on; and it may draw another
-# label of a sample between two classes, which moves the gradient. As shares of the score, and of
-# the score of a layer that answers nothing.
-_RELATIVE, _ABSOLUTE = 0.1, 1e-4
+# As shares of the score, and of the score of a layer that answers nothing. Another processor rounds
+# otherwise, and may draw another label of a sample between two classes: closed forms stay within
+# 1e-6 of their score, but fits that go step by step (CP, T3F) were seen 6% apart.
+_RELATIVE, _ABSOLUTE = 0.3, 1e-3
 
 
 class Scores:
