@@ -193,7 +193,7 @@ def _result(folder: Path, outputs: Outputs) -> Run:
     release = published[0] if published else None
     if release:
         space = DesignSpace.load(outputs.design_space)
-        write_whole_lineage(outputs.lineage, analysis, space, shown, release)
+        write_whole_lineage(outputs.lineage, analysis, space, shown, release=release)
     return Run(outputs, analysis, tuple(outcomes), judged.picked, release)
 
 
