@@ -40,6 +40,7 @@ from lrf_core.releases import (  # noqa: E402
     list_releases,
     read_index,
     release_names,
+    resolve,
     verify_version,
 )
 from lrf_core.storage import Store, open_store  # noqa: E402
@@ -195,7 +196,8 @@ def checked(models: int, counted: dict[str, int]) -> list[table.Row]:
         index = read_index(releases, name)
         require(index is not None and len(index.versions) == 1, f"{name} has one release")
         require(verify_version(releases, name, 1) == [], f"the release of {name} is whole")
-        [listed] = list_releases(releases, name)
+        [line] = list_releases(releases, name)
+        listed = resolve(releases, name, line.number)
         outcome = told(incoming, number)
         same = outcome["release"] == listed.release.location
         require(same, f"the outcome beside {name} names its release")

@@ -14,7 +14,7 @@ from processes import Controller, wait_for
 from seaweed import SeaweedProcess
 
 from lrf_core.errors import StorageError
-from lrf_core.releases import list_releases, read_index, verify_version
+from lrf_core.releases import list_releases, read_index, resolve, verify_version
 from lrf_core.storage import open_store
 from pipelines.controller.ledger import Ledger
 
@@ -95,7 +95,9 @@ def test_every_model_is_released_once_whatever_is_killed(
     assert index is not None
     assert len(index.versions) == MODELS
     assert all(verify_version(releases, "fleet", number + 1) == [] for number in range(MODELS))
-    listed = {each.release.version: each.release for each in list_releases(releases, "fleet")}
+    lines = list_releases(releases, "fleet")
+    found = [resolve(releases, "fleet", line.number).release for line in lines]
+    listed = {each.version: each for each in found}
     assert len({release.model_digest for release in listed.values()}) == MODELS
     requests = Ledger(open_store("s3://releases/state")).requests()
     assert len(requests) == MODELS

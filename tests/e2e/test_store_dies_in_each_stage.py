@@ -104,6 +104,6 @@ def test_a_store_that_dies_in_a_stage_loses_nothing(
         [listed] = list_releases(releases, "tiny")
         assert verify_version(releases, "tiny", listed.number) == [], stage
         assert {key.split("/")[1] for key in releases.list("tiny/")} == {
-            listed.release.version,
+            listed.version,
             "index.json",
         }

@@ -24,7 +24,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def check_whole(store: Store, content: Content) -> None:
     """Exactly one release is visible, whole, and nothing unfinished lies about."""
-    [listed] = list_releases(store, content.name)
+    [line] = list_releases(store, content.name)
+    listed = resolve(store, content.name, line.number)
     assert (listed.number, listed.aliases) == (1, ("latest",))
     assert listed.release.model_digest == content.digest
     assert verify_version(store, content.name, 1) == []

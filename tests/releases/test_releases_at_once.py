@@ -52,7 +52,7 @@ def test_of_different_contents_each_gets_a_number(to: str, tmp_path: Path) -> No
     assert {each.number for each in written} == set(range(1, PUBLISHERS + 1))
     assert all(each.new for each in written)
     store = open_store(to)
-    found = list_releases(store, "tiny")
+    found = [resolve(store, "tiny", line.number) for line in list_releases(store, "tiny")]
     assert [listed.number for listed in found] == list(range(1, PUBLISHERS + 1))
     assert {listed.release.version for listed in found} == {each.version for each in contents}
     by_number = {each.number: each.release for each in written}
@@ -70,7 +70,8 @@ def test_of_one_content_there_is_one_version(to: str, tmp_path: Path) -> None:
     written: list[Written] = at_once(lambda number: contents[number].write(open_store(to)))
 
     store = open_store(to)
-    [listed] = list_releases(store, "tiny")
+    [line] = list_releases(store, "tiny")
+    listed = resolve(store, "tiny", line.number)
     assert all((each.release, each.number) == (listed.release, 1) for each in written)
     assert verify_version(store, "tiny", 1) == []
     names = {key.split("/")[1] for key in store.list("tiny/")}
@@ -98,7 +99,8 @@ def test_of_one_content_with_publishers_dying_all_the_time(to: str, tmp_path: Pa
     written = at_once(publish)
 
     store = open_store(to)
-    [listed] = list_releases(store, "tiny")
+    [line] = list_releases(store, "tiny")
+    listed = resolve(store, "tiny", line.number)
     assert all((each.release, each.number) == (listed.release, 1) for each in written)
     assert verify_version(store, "tiny", 1) == []
 
