@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -106,8 +105,10 @@ def measured(files: Sequence[Path], layers: tuple[Layer, ...], total: Cost) -> l
 
 
 def memory_gib() -> float:
-    """The most that this process has held so far."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    """The most that this process has held so far; what its parent held does not count."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return round(int(line.split()[1]) / 2**20, 2)
 
 
 if __name__ == "__main__":

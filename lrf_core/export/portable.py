@@ -37,7 +37,7 @@ def portable(model: keras.Model) -> keras.Model:
 def with_biases_last(model: keras.Model) -> keras.Model:
     """The model itself, or a copy whose channels-first 1-D and 3-D convolutions transpose last.
 
-    Keras computes convolutions in channels_last (see `models.channels_first`), but adds biases once
+    Keras computes convolutions in channels_last (see `models.windows`), but adds biases once
     it has transposed back, and LiteRT's converter (TensorFlow 2.21) takes any such bias for one of
     a 2-D map. In the copy, whole layers run in channels_last, and the answers are the same.
 

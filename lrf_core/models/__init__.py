@@ -1,5 +1,5 @@
 """Keras models: read safely, take inventory, count cost, rebuild with layers replaced."""
 
-from lrf_core.models.channels_first import convolve_in_channels_last
+from lrf_core.models.windows import run_windows_everywhere
 
-convolve_in_channels_last()
+run_windows_everywhere()

@@ -1,4 +1,4 @@
-"""Channels-first layers run on every processor, also without oneDNN."""
+"""Convolutions and pooling run, and answer alike, on every processor, also without oneDNN."""
 
 from __future__ import annotations
 
@@ -162,3 +162,53 @@ def test_a_saved_model_has_no_channels_first_operation(tmp_path: Any) -> None:
     to_saved_model(model, tmp_path)
     served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     assert _layouts(served.graph) == {"NHWC"}
+
+
+VOLUMES = {
+    "conv": lambda volume: keras.layers.Conv3D(4, 1, strides=3, padding="same")(volume),
+    "first": lambda volume: keras.layers.Conv3D(
+        4, 1, strides=3, padding="same", data_format="channels_first"
+    )(volume),
+    "max": lambda volume: keras.layers.MaxPooling3D(1, 3, padding="same")(volume),
+    "average": lambda volume: keras.layers.AveragePooling3D(1, (1, 3, 4), padding="same")(volume),
+}
+
+
+@pytest.mark.parametrize("sizes", [(6, 7, 8), (None, None, None)])
+@pytest.mark.parametrize("operation", VOLUMES)
+def test_windows_of_volumes_begin_at_the_edge(
+    operation: str, sizes: tuple[int | None, ...]
+) -> None:
+    """Without oneDNN, TensorFlow shifts them if inputs lie behind the last window."""
+    shape = (2, *sizes) if operation == "first" else (*sizes, 2)
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, VOLUMES[operation](inputs))
+    volumes = np.random.default_rng(0).normal(size=(1, 6, 7, 8, 2)).astype(np.float32)
+    steps = {"average": (1, 3, 4)}.get(operation, (3, 3, 3))
+    expected = volumes[:, :: steps[0], :: steps[1], :: steps[2]]
+    given, expected = (
+        np.moveaxis(values, -1, 1) if operation == "first" else values
+        for values in (volumes, expected)
+    )
+    if model.weights:
+        axis = 1 if operation == "first" else -1
+        kernel = model.layers[-1].kernel.numpy().reshape(2, 4)
+        expected = np.moveaxis(np.moveaxis(expected, axis, -1) @ kernel, -1, axis)
+    np.testing.assert_allclose(model(given), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [keras.layers.Conv3D, keras.layers.MaxPooling3D])
+def test_no_operation_is_given_what_no_window_sees(kind: type[keras.Layer]) -> None:
+    settings = {"strides": 3, "padding": "same"}
+    layer = kind(4, 1, **settings) if kind is keras.layers.Conv3D else kind(1, **settings)
+    volumes = tf.zeros((1, 6, 7, 9, 2))
+    layer.build(volumes.shape)
+    graph = tf.function(lambda: layer(volumes)).get_concrete_function().graph
+    (used,) = [each for each in graph.get_operations() if each.type in ("Conv3D", "MaxPool3D")]
+    assert used.inputs[0].shape == (1, 4, 7, 7, 2)
+
+
+def test_pooling_without_strides_goes_by_windows() -> None:
+    volumes = np.random.default_rng(0).normal(size=(1, 4, 4, 4, 2)).astype(np.float32)
+    pooled = keras.ops.max_pool(volumes, 2, padding="same")
+    np.testing.assert_array_equal(pooled, volumes.reshape(1, 2, 2, 2, 2, 2, 2, 2).max((2, 4, 6)))
