@@ -277,6 +277,12 @@ def test_publish_obeys_an_override_of_this_candidate_alone(
     strict, failed = _too_strict(steps)
     verdict, release = artifact(tmp_path, "verdict"), artifact(tmp_path, "release")
     failed.save(verdict.path)
+    lineage = artifact(tmp_path, "lineage")
+    entries = json.loads(Path(steps.made["lineage"].path).read_text())
+    [entry] = [each for each in entries if each["artifact"] == "Verdict"]
+    entry["settings"] = failed.lineage.model_dump(mode="json")["settings"]
+    Path(lineage.path).write_text(json.dumps(entries))
+    made = {**steps.made, "lineage": lineage}
     names = ["candidate", "analysis", "design_space", "plan", "training", "report", "lineage"]
 
     def publish_with(model: str) -> None:
@@ -292,7 +298,7 @@ def test_publish_obeys_an_override_of_this_candidate_alone(
             spec=json.dumps(settings),
             verdict=verdict,
             release=release,
-            **{name: steps.made[name] for name in names},
+            **{name: made[name] for name in names},
         )
 
     with pytest.raises(SystemExit) as ended:
