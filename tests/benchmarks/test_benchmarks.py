@@ -27,6 +27,7 @@ from lrf_core.exploration.resources import options_of
 from lrf_core.spec import FinetuneSpec
 
 
+@pytest.mark.slow
 def test_one_layer_is_measured_with_every_method_that_applies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_factors_of_the_weights_amount_to_the_truncated_kernel(ranks: tuple[int,
     assert rebuilt == pytest.approx(kernel, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_training_steps_are_timed_in_turns() -> None:
     models = {"original": tiny_cnn(logits=True), "again": tiny_cnn(logits=True)}
     seconds = training_steps.timed(models, FinetuneSpec(), batch=8, turns=1)

@@ -64,6 +64,7 @@ def test_profile_then_explore(
     assert LatencyTable.load(tmp_path / "out" / "latency.json").geometries
 
 
+@pytest.mark.slow
 def test_compress_with_a_table_keeps_what_is_done_until_the_table_changes(
     trained: Trained, lrf: Lrf, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -185,6 +185,7 @@ def test_a_smaller_plan_is_predicted_to_lose_too_much(
     assert plan.predicted_drop <= 4.0 < curve.at(smaller.totals_after["error"])
 
 
+@pytest.mark.slow
 def test_a_plan_is_the_same_whichever_others_are_built(
     unsure: tuple[Trained, DesignSpace],
 ) -> None:
