@@ -1,7 +1,7 @@
 """Run every stage on a disk that is full or read-only, or with no room for temporary files.
 
-Started by `test_disk_faults` in a mount namespace of its own, in which it may mount; writes what came of
-each command as JSON. Arguments: a folder, a model file, a data file.
+Started by `test_disk_faults` in a mount namespace of its own, in which it may mount; writes what
+came of each command as JSON. Arguments: a folder, a model file, a data file.
 """
 
 from __future__ import annotations
