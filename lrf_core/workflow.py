@@ -54,12 +54,6 @@ def compress(spec: Spec) -> Run:
     Raises:
         LrfError: bad input of any kind, or another run in `spec.out`; see `lrf_core.errors`.
     """
-    outputs = Outputs(Path(spec.out))
-    with alone_in(outputs.folder):
-        return _compressed(spec, outputs)
-
-
-def _compressed(spec: Spec, outputs: Outputs) -> Run:
     model = load_model(spec.model, spec.weights)
     if len(model.outputs) > 1:
         raise ModelError(
@@ -75,6 +69,12 @@ def _compressed(spec: Spec, outputs: Outputs) -> Run:
     exploring = spec.effective_explore()
     if exploring.cache:
         open_cache(exploring.cache)
+    outputs = Outputs(Path(spec.out))
+    with alone_in(outputs.folder):
+        return _compressed(spec, model, data, outputs)
+
+
+def _compressed(spec: Spec, model: keras.Model, data: Data, outputs: Outputs) -> Run:
     steps = _Steps.of_run(outputs, model_digest(model), data.digest)
     analysis, space = _explored(spec, model, data, outputs, steps)
     tries = _tries(spec, analysis, space, outputs, steps)

@@ -31,11 +31,6 @@ class Ended:
     left: list[str]
 
 
-def after(seconds: float) -> Ready:
-    started = time.monotonic()
-    return lambda process: time.monotonic() - started >= seconds
-
-
 def once_it_is_caught(process: subprocess.Popen[str]) -> bool:
     """Before that, Python itself starts, and ends with a traceback."""
     # What the parent catches is seen until the program is loaded.
@@ -43,6 +38,18 @@ def once_it_is_caught(process: subprocess.Popen[str]) -> bool:
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = int(status.partition("SigCgt:")[2].split()[0], 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def after(seconds: float) -> Ready:
+    """So long after it is caught."""
+
+    def ready(process: subprocess.Popen[str]) -> bool:
+        if not once_it_is_caught(process):
+            return False
+        time.sleep(seconds)
+        return True
+
+    return ready
 
 
 def once_there_is(folder: Path, pattern: str) -> Ready:
@@ -68,6 +75,8 @@ def interrupted(
             "LRF_TEST_MARK": str(temporary),
         },
         start_new_session=True,
+        # A shell that starts the tests in the background ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not ready(process):

@@ -207,6 +207,9 @@ def _candidates(table: pa.Table) -> list[Candidate]:
 
 
 def _fields(row: dict[str, Any]) -> dict[str, Any]:
-    words = {name: sys.intern(row[name]) for name in ("layer", "method", "form", "note")}
+    # Files of older versions lack some columns.
+    words: dict[str, Any] = {
+        name: sys.intern(row[name]) for name in ("layer", "method", "form", "note") if name in row
+    }
     cost = {"params": row.pop("params"), "macs": row.pop("macs")}
     return {**row, **words, "cost": cost}

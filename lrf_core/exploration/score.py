@@ -51,7 +51,7 @@ def score_layer(
             judge.candidate(record.name, name, form, sweep, ranks)
             for name in record.methods
             for form in methods.get(name).forms(geometry)
-            for sweep, ranks in _truncations(form, judge.kernel, moments, per_mode)
+            for sweep, ranks in _truncations(form, judge.kernel, judge.moments, per_mode)
         ]
 
 
@@ -93,7 +93,13 @@ def _truncations(
 
 
 class Judge:
-    """Compares the output of replacements with the output of one layer."""
+    """Compares the output of replacements with the output of one layer.
+
+    Attributes:
+        kernel: of the layer, `(inputs, outputs)`.
+        moments: with the rows that similarities are taken on.
+        every: of the rows that were given, one of so many is among them.
+    """
 
     @classmethod
     def of(
@@ -106,14 +112,22 @@ class Judge:
     ) -> Judge:
         """For one layer; the arguments are those of `score_layer`."""
         metric = metric_for(record, similarity)
-        if metric.window == 1 and moments.rows.size > _MANY:
-            moments = replace(moments, rows=moments.rows[::2])
-        return cls(feature_map or feature_map_of(layer), kernel_matrix(layer), moments, metric)
+        every = 2 if metric.window == 1 and moments.rows.size > _MANY else 1
+        moments = replace(moments, rows=moments.rows[::every])
+        feature_map = feature_map or feature_map_of(layer)
+        return cls(feature_map, kernel_matrix(layer), moments, metric, every)
 
     def __init__(
-        self, feature_map: FeatureMap, kernel: Matrix, moments: Moments, metric: Similarity
+        self,
+        feature_map: FeatureMap,
+        kernel: Matrix,
+        moments: Moments,
+        metric: Similarity,
+        every: int = 1,
     ) -> None:
         self.kernel = kernel
+        self.moments = moments
+        self.every = every
         self._compare = metric.compare
         self._feature_map = feature_map
         self._own = moments.quadratic(kernel)
@@ -131,7 +145,7 @@ class Judge:
             ranks=ranks,
             cost=form.cost(ranks),
             error=error,
-            similarity=self.similarity(sweep, ranks),
+            similarity=self.similarity(sweep.outputs(ranks)),
             sensitivity=sensitivity,
             has_gradient=self._gradient is not None,
             note=sweep.note(ranks),
@@ -158,5 +172,10 @@ class Judge:
             return error, error
         return error, max(self.worst_loss - weighted / 2, 0.0)
 
-    def similarity(self, sweep: Sweep, ranks: Ranks) -> float:
-        return self._compare(self._original, self._feature_map(sweep.outputs(ranks)))
+    def similarity(self, outputs: Matrix) -> float:
+        """Of the layer's feature map and that of a replacement.
+
+        Args:
+            outputs: of the replacement on the rows of `moments`, `(rows, outputs)`.
+        """
+        return self._compare(self._original, self._feature_map(outputs))

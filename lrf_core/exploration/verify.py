@@ -62,7 +62,7 @@ class Scores:
         judge = Judge.of(record, self._layers[path], moments, self._similarity, self._maps[path])
         sweep = self._factorizer.sweep(candidate)
         output_error, sensitivity = judge.errors(sweep, candidate.ranks)
-        similarity = judge.similarity(sweep, candidate.ranks)
+        similarity = judge.similarity(sweep.outputs(candidate.ranks)[:: judge.every])
         _compare(candidate, "error", candidate.error, output_error, 1.0)
         _compare(candidate, "sensitivity", candidate.sensitivity, sensitivity, judge.worst_loss)
         _compare(candidate, "dissimilarity", 1 - candidate.similarity, 1 - similarity, 1.0)

@@ -13,6 +13,7 @@ from tiny import Trained
 import lrf_core as lrf
 from lrf_core.artifacts import Candidate, Cost, DesignSpace, digest_of
 from lrf_core.errors import EXIT_BAD_INPUT, ArtifactError
+from lrf_core.exploration import score
 
 SETTINGS = lrf.ExploreSpec(samples=128, ranks_per_mode=4)
 GOAL = lrf.Goal(params_reduction=0.4)
@@ -152,8 +153,13 @@ def test_an_altered_cache_entry_with_a_sound_checksum_is_found_out(
         decomposed(trained, poisoned)
 
 
-def test_scores_hold_for_every_metric(trained: Trained, analysis: lrf.Analysis) -> None:
-    for similarity in ("ssim", "cka"):
+@pytest.mark.parametrize("many", [score._MANY, 1], ids=["few rows", "many rows"])
+def test_scores_hold_for_every_metric(
+    trained: Trained, analysis: lrf.Analysis, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many rows, similarities are taken on every second one."""
+    monkeypatch.setattr(score, "_MANY", many)
+    for similarity in ("ssim", "cka", "nmse"):
         settings = SETTINGS.model_copy(
             update={"similarity": similarity, "methods": ("tucker", "svd")}
         )
