@@ -66,15 +66,15 @@ def compress(spec: Spec) -> Run:
     verdict_key()
     data = open_data(spec.data, model, spec.seed)
     open_store(store_uri(spec)).check()
-    exploring = spec.effective_explore()
-    if exploring.cache:
-        open_cache(exploring.cache)
     outputs = Outputs(Path(spec.out))
     with alone_in(outputs.folder):
         return _compressed(spec, model, data, outputs)
 
 
 def _compressed(spec: Spec, model: keras.Model, data: Data, outputs: Outputs) -> Run:
+    exploring = spec.effective_explore()
+    if exploring.cache:
+        open_cache(exploring.cache)
     steps = _Steps.of_run(outputs, model_digest(model), data.digest)
     analysis, space = _explored(spec, model, data, outputs, steps)
     tries = _tries(spec, analysis, space, outputs, steps)
