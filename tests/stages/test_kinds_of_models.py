@@ -96,6 +96,34 @@ def test_two_inputs_and_one_answer() -> None:
     assert not validate_failures(model, candidate, data) - {"accuracy_drop"}
 
 
+def test_a_channels_first_model_stays_one() -> None:
+    """On every processor: see `lrf_core.models.windows`."""
+    keras.utils.set_random_seed(0)
+    images, labels = tiny_arrays(192, noise=30.0)
+    images = np.moveaxis(images, -1, 1).copy()
+    split = Split.of(images, labels)
+    data = Data(split.take(range(128)), split.take(range(128, 192)), (), "here", "f" * 64)
+    here = {"data_format": "channels_first"}
+    inputs = keras.Input((3, 16, 16))
+    x = layers.Conv2D(12, 3, padding="same", name="conv", **here)(layers.Rescaling(1 / 255)(inputs))
+    x = layers.ReLU()(layers.BatchNormalization(axis=1)(x))
+    x = layers.DepthwiseConv2D(3, strides=2, name="depthwise", **here)(x)
+    x = layers.Conv2D(24, 3, strides=2, name="wide", **here)(x)
+    x = layers.GlobalAveragePooling2D(**here)(layers.AveragePooling2D(2, **here)(x))
+    model = keras.Model(inputs, layers.Dense(4, activation="softmax", name="answer")(x))
+    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    model.fit(images, labels, epochs=20, verbose=0)
+    small = factorized(model, data)
+    candidate, _ = finetune(small, model, data, settings=FinetuneSpec(epochs=1))
+    assert not validate_failures(model, candidate, data) - {"accuracy_drop"}
+    formats = {layer.data_format for layer in candidate.layers if hasattr(layer, "data_format")}
+    assert formats == {"channels_first"}
+    kept = [layer for layer in candidate.layers if layer.name == "depthwise"]
+    assert [layer.kernel.shape for layer in kept] == [(3, 3, 12, 1)]
+    answers = [tuple(map(int, candidate(images[:2]).shape)), candidate.input_shape]
+    assert answers == [(2, 4), model.input_shape]
+
+
 def heads(**outputs: keras.Layer) -> keras.Model:
     """An image model with an output for each layer given, under its name."""
     keras.utils.set_random_seed(0)
