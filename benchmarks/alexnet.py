@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Row, machine, show, write
-from lrf_core import progress
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console import progress
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 

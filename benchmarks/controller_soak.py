@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import table
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 

@@ -30,8 +30,8 @@ import numpy as np
 import scipy.linalg
 
 from benchmarks import table
-from lrf_core import progress
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console import progress
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from benchmarks import table
 from benchmarks.table import Row
-from lrf_core import progress
+from lrf_core.console import progress
 from lrf_core.report.chart import curve_chart
 from lrf_core.report.svg import write_svg
 
@@ -124,7 +124,7 @@ def measured(label: str, flags: list[str], scratch: Path) -> Row:
 
 def one(label: str, arguments: argparse.Namespace) -> Row:
     """Run one part in this process."""
-    from lrf_core.quiet import import_tensorflow_quietly
+    from lrf_core.console.quiet import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     import keras

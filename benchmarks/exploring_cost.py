@@ -19,14 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import table
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
 import keras  # noqa: E402
 
-from lrf_core import methods, progress  # noqa: E402
+from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import LayerRecord  # noqa: E402
+from lrf_core.console import progress  # noqa: E402
 from lrf_core.exploration.parallel import one_blas_thread  # noqa: E402
 from lrf_core.exploration.score import score_layer  # noqa: E402
 from lrf_core.exploration.shards import exploring_seconds  # noqa: E402

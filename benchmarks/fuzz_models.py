@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 

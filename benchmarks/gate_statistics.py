@@ -33,11 +33,11 @@ import numpy.typing as npt
 from scipy import stats
 
 from benchmarks import table
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()  # metrics may be those of Keras
 
-from lrf_core import progress  # noqa: E402
+from lrf_core.console import progress  # noqa: E402
 from lrf_core.gate.interval import Interval, percentile_bootstrap, score_statistic  # noqa: E402
 from lrf_core.gate.metric import Metric  # noqa: E402
 from lrf_core.gate.paired import Paired, paired, paired_counts  # noqa: E402

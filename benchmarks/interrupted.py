@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import table
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
@@ -36,7 +36,7 @@ import keras  # noqa: E402
 
 from lrf_core.artifacts import Analysis, DesignSpace  # noqa: E402
 from lrf_core.models.load import save_model  # noqa: E402
-from lrf_core.outputs import Outputs  # noqa: E402
+from lrf_core.run.outputs import Outputs  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 CLASSES, IMAGES = 10, 160

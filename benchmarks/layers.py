@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import table
-from lrf_core import progress
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console import progress
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 

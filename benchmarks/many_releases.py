@@ -112,7 +112,7 @@ def write(folder: Path, to: str, count: int) -> None:
 def costs(command: tuple[str, ...], store: str, releases: int) -> tuple[float, float]:
     """Seconds that a command takes, and computes. Raises SystemExit unless it says what it must."""
     started, computed = time.perf_counter(), of_children()
-    program = [sys.executable, "-c", "from lrf_core.cli import main; main()"]
+    program = [sys.executable, "-c", "from lrf_core.commands.app import main; main()"]
     done = subprocess.run(
         [*program, "releases", *command, "--from", store],
         cwd=ROOT,

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Row, machine, show, write
-from lrf_core import progress
-from lrf_core.progress import track
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console import progress
+from lrf_core.console.progress import track
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import table
-from lrf_core import progress
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console import progress
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 

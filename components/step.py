@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from components.content import check_content
-from lrf_core import interrupts, progress, telemetry, terminal
+from lrf_core import telemetry
+from lrf_core.console import interrupts, progress, terminal
+from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import EXIT_INTERRUPTED, LrfError, SpecError
-from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.sandbox.setting import sandbox_default
 from lrf_core.spec import Spec, make_spec
 

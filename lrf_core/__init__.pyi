@@ -15,6 +15,7 @@ from .exploration.shards import Shard
 from .export import Closeness, Export, closeness, export_model, open_exported
 from .latency import LatencyTable, profile
 from .models.load import load_model, save_model
+from .run.workflow import compress
 from .spec import (
     DecomposeSpec,
     ExploreSpec,
@@ -39,7 +40,6 @@ from .stages import (
     validate,
     validate_all,
 )
-from .workflow import compress
 
 # In the order of use.
 __all__ = [  # noqa: RUF022

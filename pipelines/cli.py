@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrf_core.cli import run_command_line
+from lrf_core.commands.app import run_command_line
 from lrf_core.commands.options import (
     DropOption,
     EpochsOption,
@@ -27,9 +27,9 @@ from lrf_core.commands.options import (
     goal_settings,
     split_names,
 )
+from lrf_core.console.terminal import echo, open_closed_streams, say
 from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
 from lrf_core.spec import load_spec
-from lrf_core.terminal import echo, open_closed_streams, say
 
 if TYPE_CHECKING:
     from pipelines.submit import Submitted
@@ -91,7 +91,7 @@ def run(
         "publish": {"to": to, "name": name},
     }
     asked = load_spec(spec, settings)
-    from lrf_core.summary import print_run, run_as_json
+    from lrf_core.run.summary import print_run, run_as_json
     from pipelines.local import run as run_here
 
     finished = run_here(asked, say)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
+from lrf_core.secrets.verdict_key import KEY_FILE_SETTING
 from lrf_core.spec import ClusterSpec
 from lrf_core.spec.cluster import (
     PUSHGATEWAY,
@@ -19,7 +20,6 @@ from lrf_core.spec.cluster import (
     StageSpec,
     TolerationSpec,
 )
-from lrf_core.verdict_key import KEY_FILE_SETTING
 
 # The API server labels every pod of a run with the run's id. (Placeholders of kfp in environment
 # variables are resolved by no backend.)

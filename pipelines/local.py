@@ -14,7 +14,6 @@ from pathlib import Path
 
 from kfp import local
 
-from lrf_core import interrupts
 from lrf_core.artifacts import (
     MODEL_FILE,
     Analysis,
@@ -24,13 +23,14 @@ from lrf_core.artifacts import (
     Release,
     Verdicts,
 )
-from lrf_core.atomic import write_atomically_with
+from lrf_core.console import interrupts
 from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
-from lrf_core.folder_lock import alone_in
-from lrf_core.outputs import Outcome, Outputs, Run
-from lrf_core.results import write_whole_lineage
+from lrf_core.files.atomic import write_atomically_with
+from lrf_core.files.folder_lock import alone_in
+from lrf_core.files.scratch import scratch_folder
+from lrf_core.run.outputs import Outcome, Outputs, Run
+from lrf_core.run.results import write_whole_lineage
 from lrf_core.sandbox.setting import sandbox_default
-from lrf_core.scratch import scratch_folder
 from lrf_core.spec import Spec
 from lrf_core.storage import open_store
 from lrf_core.storage.inputs import is_absent

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from lrf_core.artifacts import Release, Verdict, Verdicts
 from lrf_core.artifacts.record import Artifact
+from lrf_core.console.terminal import print_table
 from lrf_core.errors import ArtifactError, StorageError
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.report.tables import checks_table, published
-from lrf_core.scratch import scratch_folder
 from lrf_core.storage import Store, open_store
-from lrf_core.terminal import print_table
 from pipelines.compress import NAME
 from pipelines.kfp_api import Submitted, patiently
 

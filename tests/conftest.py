@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 # Each model would be read by a process that first imports TensorFlow; tests of that turn it on.

@@ -15,8 +15,8 @@ from lrf_core.artifacts import (
     FinetuneRecord,
     Lineage,
 )
-from lrf_core.atomic import write_atomically, write_atomically_with
 from lrf_core.errors import ArtifactError
+from lrf_core.files.atomic import write_atomically, write_atomically_with
 
 LINEAGE = Lineage(inputs={"model": "a" * 64}, settings={"seed": 0})
 RECORD = FinetuneRecord(

@@ -13,14 +13,14 @@ import pytest
 from tiny import Trained
 from typer.testing import CliRunner
 
-from lrf_core import cli
+from lrf_core.commands import app as cli
 from lrf_core.errors import EXIT_FAILURE, ArtifactError, BusyError
-from lrf_core.folder_lock import alone_in
+from lrf_core.files.folder_lock import alone_in
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lrf_core.folder_lock import alone_in
+from lrf_core.files.folder_lock import alone_in
 with alone_in(Path(sys.argv[1]), *sys.argv[2:]):
     print("held", flush=True)
     time.sleep(60)

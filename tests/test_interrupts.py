@@ -160,7 +160,7 @@ def test_a_signal_to_a_controller_that_starts_is_one_line(tmp_path: Path) -> Non
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     script = (
         "import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from lrf_core import interrupts\ninterrupts.install()\nos.kill(os.getpid(), 2)\n"
+        "from lrf_core.console import interrupts\ninterrupts.install()\nos.kill(os.getpid(), 2)\n"
         "print('on')"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
@@ -169,7 +169,8 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
 
 def test_an_exception_that_a_library_makes_of_a_signal_ends_like_it() -> None:
     script = (
-        "import os, sys, typer\nfrom lrf_core import cli, interrupts\ninterrupts.install()\n"
+        "import os, sys, typer\nfrom lrf_core.commands import app as cli\n"
+        "from lrf_core.console import interrupts\ninterrupts.install()\n"
         "app = typer.Typer()\n@app.command()\ndef run():\n"
         "    try:\n        os.kill(os.getpid(), 15)\n        import time; time.sleep(5)\n"
         "    except KeyboardInterrupt:\n        raise RuntimeError('callback failed')\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lrf_core import limits
 from lrf_core.errors import DataError, SpecError
+from lrf_core.files import limits
 
 
 def test_sixteen_gibibytes_may_be_unpacked_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

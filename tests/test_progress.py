@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from lrf_core import progress
+from lrf_core.console import progress
 
 
 def test_silent_unless_shown(capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lrf_core import redaction
 from lrf_core.artifacts import Analysis
-from lrf_core.cluster import _redact
-from lrf_core.credentials import password_in, token, token_from, token_in
 from lrf_core.errors import CredentialError, LrfError, SpecError, StorageError
-from lrf_core.redaction import one_line, redacted, register, register_pair, shown
 from lrf_core.releases.signing import PASSWORD_SETTING, _password
+from lrf_core.remote.kubernetes_api import _redact
 from lrf_core.report.templates import templates
+from lrf_core.secrets import redaction
+from lrf_core.secrets.credentials import password_in, token, token_from, token_in
+from lrf_core.secrets.redaction import one_line, redacted, register, register_pair, shown
 from lrf_core.serving import answers, prometheus
 from lrf_core.spec import make_spec
 from lrf_core.storage.keys import provider_of_keys
@@ -323,7 +323,8 @@ def test_an_artifact_that_does_not_parse_does_not_repeat_a_secret(tmp_path: Path
 
 _COMMAND = """
 import logging, sys, threading, warnings
-from lrf_core import cli, terminal
+from lrf_core.commands import app as cli
+from lrf_core.console import terminal
 import typer
 app = typer.Typer()
 @app.command()

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from lrf_core import scratch
-from lrf_core.atomic import write_atomically
+from lrf_core.files import scratch
+from lrf_core.files.atomic import write_atomically
 
 ROOT = Path(__file__).parents[1]
 
 FOLDER = """
 import os, sys
 os.environ["TMPDIR"] = sys.argv[1]
-from lrf_core.scratch import scratch_folder
+from lrf_core.files.scratch import scratch_folder
 with scratch_folder("publish") as folder:
     (folder / "model.keras").write_bytes(bytes(1000))
     print("made", flush=True)
@@ -30,7 +30,7 @@ with scratch_folder("publish") as folder:
 FILE = """
 import sys
 from pathlib import Path
-from lrf_core.atomic import write_atomically_with
+from lrf_core.files.atomic import write_atomically_with
 def write(name):
     Path(name).write_bytes(bytes(1000))
     print("made", flush=True)

@@ -44,9 +44,9 @@ def publish(
     from components.step import step
 
     with step("publish", spec) as asked:
-        from lrf_core.outputs import LINEAGE_FILE, REPORT_FILE
+        from lrf_core.run.outputs import LINEAGE_FILE, REPORT_FILE
+        from lrf_core.run.workflow import publish_by
         from lrf_core.stages import override_asked
-        from lrf_core.workflow import publish_by
 
         kept = {
             lrf.Analysis.file_name: analysis,

@@ -62,10 +62,10 @@ def validate(
     with step("validate", spec, content=content) as asked:
         from components.metrics import metrics_of
         from lrf_core import telemetry
-        from lrf_core.outputs import Outcome
-        from lrf_core.results import write_results
+        from lrf_core.run.outputs import Outcome
+        from lrf_core.run.results import write_results
+        from lrf_core.run.workflow import release_name
         from lrf_core.stages import by_number, pick, validate_all
-        from lrf_core.workflow import release_name
 
         original = lrf.load_model(baseline.path)
         data = lrf.open_data(asked.data, original, asked.seed)

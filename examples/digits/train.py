@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 
 def load_digits() -> dict[str, np.ndarray]:

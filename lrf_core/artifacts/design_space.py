@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from lrf_core import strict_json
 from lrf_core.artifacts.analysis import Cost
 from lrf_core.artifacts.record import Lineage, Record
-from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ArtifactError
-from lrf_core.limits import CANDIDATES, check_limit, check_memory
+from lrf_core.files import strict_json
+from lrf_core.files.atomic import write_atomically_with
+from lrf_core.files.limits import CANDIDATES, check_limit, check_memory
 
 # Of one candidate as plain data.
 _BYTES_PER_CANDIDATE = 4096

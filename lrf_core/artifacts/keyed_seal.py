@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lrf_core.artifacts.seal import KEYED_SEAL, sealed_json, without_seals
-from lrf_core.verdict_key import KEY_FILE_SETTING
+from lrf_core.secrets.verdict_key import KEY_FILE_SETTING
 
 # What else the same key may be used for must not pass for a seal.
 _PURPOSE = b"lrf verdict seal 1\n"

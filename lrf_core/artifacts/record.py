@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lrf_core import strict_json
-from lrf_core.atomic import write_atomically
 from lrf_core.errors import ArtifactError
-from lrf_core.limits import DOCUMENT, read_document
+from lrf_core.files import strict_json
+from lrf_core.files.atomic import write_atomically
+from lrf_core.files.limits import DOCUMENT, read_document
 
 # A model artifact is a folder with this file: a pipeline's output path has no suffix.
 MODEL_FILE = "model.keras"

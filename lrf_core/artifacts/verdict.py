@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from lrf_core import strict_json
 from lrf_core.artifacts.analysis import ModelMeasures
 from lrf_core.artifacts.keyed_seal import fits_key, keyed_json
 from lrf_core.artifacts.record import Artifact, Record
 from lrf_core.artifacts.seal import SEAL, is_sealed, sealed_json, unsealed
-from lrf_core.atomic import write_atomically
 from lrf_core.errors import ArtifactError, PublishRefusedError
-from lrf_core.verdict_key import verdict_key
+from lrf_core.files import strict_json
+from lrf_core.files.atomic import write_atomically
+from lrf_core.secrets.verdict_key import verdict_key
 
 
 class Check(Record):

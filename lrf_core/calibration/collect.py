@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrf_core.artifacts import LayerRecord
+from lrf_core.calibration.lazy_tensorflow import tf
 from lrf_core.calibration.loss import likelihood_loss, named_loss
 from lrf_core.calibration.memory import DEFAULT_MEMORY_BYTES, batch_size_for, groups_that_fit
 from lrf_core.calibration.patches import (
@@ -24,15 +25,14 @@ from lrf_core.calibration.patches import (
 from lrf_core.calibration.positions import CallPositions, LayerPositions
 from lrf_core.calibration.second_moment import SecondMoment
 from lrf_core.calibration.tap import survey, tapped
+from lrf_core.console.progress import work
 from lrf_core.data import Split
 from lrf_core.errors import DataError
-from lrf_core.lazy_tensorflow import tf
 from lrf_core.methods import Moments
 from lrf_core.methods.moments import LARGEST_DOUBLE, is_root
 from lrf_core.models.precision import in_float32
+from lrf_core.models.structure import Samples, sample_count
 from lrf_core.models.trace import walk
-from lrf_core.progress import work
-from lrf_core.structure import Samples, sample_count
 
 # Uniform numbers are kept this far from 0 and 1, where their logarithm and quantile are infinite.
 _MARGIN = 1e-7

@@ -23,8 +23,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from lrf_core.calibration.lazy_tensorflow import tf
 from lrf_core.data import Split
-from lrf_core.lazy_tensorflow import tf
 from lrf_core.models.load import is_probability
 
 _LEAST = 1e-7  # probability; keeps logarithms finite

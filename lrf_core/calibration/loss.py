@@ -23,9 +23,9 @@ from typing import Any
 import keras
 
 from lrf_core.calibration.fisher import likelihoods_of
+from lrf_core.calibration.lazy_tensorflow import tf
 from lrf_core.data import Split
 from lrf_core.errors import SpecError
-from lrf_core.lazy_tensorflow import tf
 from lrf_core.named_function import function_named, said_by, working_directory_importable
 
 # Answers and numbers between 0 and 1, of the same structure, to the loss summed over the batch.

@@ -11,15 +11,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from lrf_core.calibration.lazy_tensorflow import tf
 from lrf_core.calibration.memory import DEFAULT_MEMORY_BYTES, batch_size_for
 from lrf_core.calibration.patches import gathered_rows, patch_table, positions_to_sum
 from lrf_core.calibration.positions import drawn
 from lrf_core.calibration.tap import survey
-from lrf_core.lazy_tensorflow import tf
 from lrf_core.methods.base import Matrix
 from lrf_core.models.precision import in_float32
+from lrf_core.models.structure import Samples, chosen, sample_count
 from lrf_core.models.trace import walk, watching
-from lrf_core.structure import Samples, chosen, sample_count
 
 
 @dataclass(frozen=True)

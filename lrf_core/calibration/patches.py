@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lrf_core.lazy_tensorflow import tf
+from lrf_core.calibration.lazy_tensorflow import tf
 
 # Rows summed into a second moment, at least, and per input value: more change it no more.
 SUMMED_ROWS = 32768

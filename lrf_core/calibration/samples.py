@@ -12,7 +12,7 @@ import numpy as np
 from lrf_core.data import Data, Split
 from lrf_core.data.split import Array
 from lrf_core.errors import DataError
-from lrf_core.structure import sample_count
+from lrf_core.models.structure import sample_count
 
 _READ_AT_ONCE = 32
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
+from lrf_core.models.structure import Samples, Shape
 from lrf_core.models.trace import Calls, walk, watching
-from lrf_core.structure import Samples, Shape
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lrf_core.artifacts import Artifact, Verdict
+from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
-from lrf_core.folder_lock import alone_in
-from lrf_core.outputs import Outputs
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.files.folder_lock import alone_in
+from lrf_core.run.outputs import Outputs
 from lrf_core.spec import Spec, make_spec, read_spec
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def inputs_of(spec: Spec) -> tuple[keras.Model, Data]:
 
 
 def show(artifact: Any, as_json: bool, table: Any, where: str | Path) -> None:
-    from lrf_core.summary import print_for_people
+    from lrf_core.run.summary import print_for_people
 
     if as_json:
         print_json(artifact.model_dump(mode="json"))

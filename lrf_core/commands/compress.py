@@ -42,8 +42,8 @@ from lrf_core.commands.options import (
     goal_settings,
     split_names,
 )
+from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import EXIT_GATE_REFUSED
-from lrf_core.quiet import import_tensorflow_quietly
 
 
 def compress(
@@ -98,8 +98,8 @@ def compress(
     input, 1 for anything else.
     """
     import_tensorflow_quietly()
-    from lrf_core.summary import print_run, run_as_json
-    from lrf_core.workflow import compress as compress_whole_way
+    from lrf_core.run.summary import print_run, run_as_json
+    from lrf_core.run.workflow import compress as compress_whole_way
 
     settings = dict[str, Any](
         model=model,

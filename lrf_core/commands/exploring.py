@@ -39,7 +39,7 @@ from lrf_core.commands.options import (
     goal_settings,
     split_names,
 )
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.console.quiet import import_tensorflow_quietly
 
 
 def analyze(

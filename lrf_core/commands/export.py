@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrf_core.commands.options import DataOption, JsonOption, SeedOption, WeightsOption
+from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import SpecError
-from lrf_core.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     import keras
 
     from lrf_core.export import Export
-    from lrf_core.structure import Samples
+    from lrf_core.models.structure import Samples
 
 DEFAULT_SAMPLES = 128
 
@@ -133,9 +133,9 @@ def _print(found: _Found) -> None:
     from rich.text import Text
 
     from lrf_core.export import FORMATS
-    from lrf_core.redaction import shown
     from lrf_core.report.text import ratio
-    from lrf_core.summary import print_for_people
+    from lrf_core.run.summary import print_for_people
+    from lrf_core.secrets.redaction import shown
 
     before, after, closeness = found.weight_bytes, found.export.size, found.export.closeness
     same = "-" if closeness.same_class is None else f"{closeness.same_class:.2f}%"

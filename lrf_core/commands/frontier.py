@@ -10,9 +10,9 @@ import typer
 
 from lrf_core.artifacts import Analysis
 from lrf_core.commands.options import JsonOption, OutOption, SpacesOption
+from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import SpecError
-from lrf_core.outputs import Outputs
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.run.outputs import Outputs
 
 if TYPE_CHECKING:
     from lrf_core.exploration.frontier import FrontierPoint
@@ -101,7 +101,7 @@ def _print(
     name: str, against: str, minimize: str, points: tuple[FrontierPoint, ...], where: Path
 ) -> None:
     from lrf_core.report.tables import frontier_table
-    from lrf_core.summary import print_for_people
+    from lrf_core.run.summary import print_for_people
 
     print_for_people(frontier_table(name, against, minimize, points), where)
 

@@ -26,11 +26,11 @@ from lrf_core.commands.options import (
     WorkersOption,
     split_names,
 )
+from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import SpecError
-from lrf_core.outputs import Outputs
-from lrf_core.quiet import import_tensorflow_quietly
+from lrf_core.run.outputs import Outputs
+from lrf_core.secrets.verdict_key import verdict_key
 from lrf_core.spec import make_spec, read_spec
-from lrf_core.verdict_key import verdict_key
 
 
 def finetune(
@@ -123,12 +123,12 @@ def validate(
     from rich.console import Group
 
     from lrf_core.models.load import load_model
-    from lrf_core.outputs import Outcome
     from lrf_core.report import plan_rows
     from lrf_core.report.tables import checks_table, plans_table
-    from lrf_core.results import write_results
+    from lrf_core.run.outputs import Outcome
+    from lrf_core.run.results import write_results
+    from lrf_core.run.workflow import release_name
     from lrf_core.stages import pick, validate_all
-    from lrf_core.workflow import release_name
 
     settings = dict[str, Any](
         model=model,
@@ -199,8 +199,8 @@ def publish(
     import_tensorflow_quietly()
     from lrf_core.models.load import load_model
     from lrf_core.report.tables import published
+    from lrf_core.run.workflow import publish_by
     from lrf_core.stages.refuse import refuse_other_limits
-    from lrf_core.workflow import publish_by
 
     written = read_spec(spec) if spec else {"model": "", "data": ""}
     asked = make_spec(written, {"out": out, "publish": {"to": to, "name": name}})
@@ -237,8 +237,8 @@ def _override(
         return None
     if by is None or reason is None:
         raise SpecError("an override needs both --override-by and --override-reason")
-    from lrf_core.outputs import write_lineage
     from lrf_core.report import write_report
+    from lrf_core.run.outputs import write_lineage
     from lrf_core.stages import override_of
 
     override = override_of(verdict, by=by, reason=reason, checks=checks or ())

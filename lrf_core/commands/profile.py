@@ -16,14 +16,14 @@ from lrf_core.commands.options import (
     WeightsOption,
     split_names,
 )
+from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import ModelError, SpecError
-from lrf_core.quiet import import_tensorflow_quietly
 from lrf_core.spec import ExploreSpec
 
 if TYPE_CHECKING:
     import keras
 
-    from lrf_core.structure import SampleShape
+    from lrf_core.models.structure import SampleShape
 
 ModelArgument = Annotated[
     str | None, typer.Argument(help="A .keras or .h5 file, or a .json config.")
@@ -78,7 +78,7 @@ def profile(
     from lrf_core.models.inventory import take_inventory
     from lrf_core.models.load import load_model
     from lrf_core.report.tables import latency_table
-    from lrf_core.summary import print_for_people
+    from lrf_core.run.summary import print_for_people
 
     network = load_model(model, weights)
     inventory = take_inventory(network, names, _shape(network, data, seed or 0))
@@ -106,7 +106,7 @@ def _shape(model: keras.Model, data: str | None, seed: int) -> SampleShape | Non
     import numpy as np
 
     from lrf_core.data import open_data
-    from lrf_core.structure import sample_shape
+    from lrf_core.models.structure import sample_shape
 
     if data is not None:
         return sample_shape(open_data(data, model, seed).test.read(np.array([0])))

@@ -10,11 +10,11 @@ import typer
 
 from lrf_core.commands.asked import print_json
 from lrf_core.commands.options import JsonOption, SpecOption
+from lrf_core.console.quiet import import_tensorflow_quietly
+from lrf_core.console.terminal import echo, print_table
 from lrf_core.errors import SpecError
-from lrf_core.quiet import import_tensorflow_quietly
-from lrf_core.redaction import shown
+from lrf_core.secrets.redaction import shown
 from lrf_core.spec import GateSpec, PromoteSpec, make_spec, read_spec
-from lrf_core.terminal import echo, print_table
 
 if TYPE_CHECKING:
     from lrf_core.artifacts import Promotion

@@ -10,9 +10,9 @@ import typer
 
 from lrf_core.commands.asked import print_json
 from lrf_core.commands.options import JsonOption
+from lrf_core.console.terminal import echo, print_table, say
 from lrf_core.errors import EXIT_BAD_INPUT
 from lrf_core.storage import open_store
-from lrf_core.terminal import echo, print_table, say
 
 if TYPE_CHECKING:
     from lrf_core.releases import Listed, ListedLine

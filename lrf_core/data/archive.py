@@ -18,7 +18,7 @@ from typing import IO
 
 from lrf_core.data.zipped import ZipSource, is_usual
 from lrf_core.errors import DataError
-from lrf_core.limits import FILES, UNPACK_GIB, check_limit, limit, unpack_limit
+from lrf_core.files.limits import FILES, UNPACK_GIB, check_limit, limit, unpack_limit
 from lrf_core.storage.base import sha256_of
 from lrf_core.storage.cache import cached_tree
 

@@ -12,10 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from lrf_core.console.progress import track
 from lrf_core.data.split import Array, Split
 from lrf_core.errors import DataError, ModelError
-from lrf_core.progress import track
-from lrf_core.structure import Samples, input_structure, judged_output, sample_count
+from lrf_core.models.structure import Samples, input_structure, judged_output, sample_count
 
 TEST_SHARE = 0.2  # of samples that come in one part
 MIN_TRAIN, MIN_TEST = 8, 2

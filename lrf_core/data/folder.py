@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lrf_core.console.progress import work
 from lrf_core.data.check import Expected, check_counts, divided
 from lrf_core.data.image import (
     SUFFIXES,
@@ -23,7 +24,6 @@ from lrf_core.data.image import (
 )
 from lrf_core.data.split import Array, Data, Read, Split
 from lrf_core.errors import DataError
-from lrf_core.progress import work
 
 MEMORY_BYTES = 2 * 2**30  # decoded images up to this size are kept; more are read when needed
 _TEST_NAMES = ("test", "val", "validation")

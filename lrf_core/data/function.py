@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from lrf_core.console.progress import work
 from lrf_core.data.check import (
     Expected,
     arranged,
@@ -18,9 +19,8 @@ from lrf_core.data.check import (
 )
 from lrf_core.data.split import Array, Data
 from lrf_core.errors import DataError
+from lrf_core.models.structure import Samples, joined
 from lrf_core.named_function import function_named, said_by, working_directory_importable
-from lrf_core.progress import work
-from lrf_core.structure import Samples, joined
 
 _BATCH = 256
 _WANTED = "a tf.data.Dataset of (x, y), or a pair (train, test) of them"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lrf_core.data.split import Array
 from lrf_core.errors import DataError
-from lrf_core.limits import PIXELS, check_limit, limit
+from lrf_core.files.limits import PIXELS, check_limit, limit
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

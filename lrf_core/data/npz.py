@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from lrf_core.console.progress import track
 from lrf_core.data.split import Array
 from lrf_core.data.zipped import ZipSource, is_usual
 from lrf_core.errors import DataError
-from lrf_core.limits import check_memory
-from lrf_core.progress import track
+from lrf_core.files.limits import check_memory
 
 # An array that is not compressed is used from the file if it is larger; it costs no memory.
 MAPPED_BYTES = 256 << 20

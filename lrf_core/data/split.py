@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lrf_core.structure import Samples, chosen, sample_count
+from lrf_core.models.structure import Samples, chosen, sample_count
 
 Array = npt.NDArray[Any]
 Read = Callable[[Array], Samples]

@@ -23,7 +23,7 @@ from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord, Record, digest_of
 from lrf_core.artifacts import versions as package_versions
 from lrf_core.errors import StorageError
-from lrf_core.limits import DOCUMENT, limit
+from lrf_core.files.limits import DOCUMENT, limit
 from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, open_store
 
 # Raise it when calibration or scoring gives other numbers, so that earlier entries are not used.

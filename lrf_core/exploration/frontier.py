@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrf_core.artifacts import Candidate
+from lrf_core.console.progress import track
 from lrf_core.errors import GoalError
 from lrf_core.exploration.allocate import knapsack
 from lrf_core.exploration.resources import Options, undominated
-from lrf_core.progress import track
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 
+from lrf_core.console.quiet import native_output_logged
 from lrf_core.exploration.resources import Indices, Vector, undominated
-from lrf_core.quiet import native_output_logged
 
 _logger = logging.getLogger("lrf")
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from lrf_core.progress import work
+from lrf_core.console.progress import work
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

@@ -16,9 +16,9 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from lrf_core.artifacts import TriedPlan
+from lrf_core.console.progress import work
 from lrf_core.errors import GoalError
 from lrf_core.exploration.resources import Indices, Vector
-from lrf_core.progress import work
 
 # Plans spread over the frontier, then between the last that keeps the drop and the first that
 # does not, then chosen by the curve and by the corrected curves.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lrf_core.artifacts import Candidate
 from lrf_core.calibration.paired import PairedCalibration, PairedMoments
+from lrf_core.console.progress import track
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.parallel import one_blas_thread
 from lrf_core.methods import Moments
@@ -28,7 +29,6 @@ from lrf_core.methods.moments import MAX_FULL_WIDTH
 from lrf_core.models.precision import in_float32
 from lrf_core.models.splice import splice
 from lrf_core.models.trace import walk
-from lrf_core.progress import track
 
 
 class Refit:

@@ -21,9 +21,9 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
+from lrf_core.console.progress import track
 from lrf_core.errors import GoalError
 from lrf_core.exploration.resources import Indices, Options, Vector
-from lrf_core.progress import track
 
 Ranks = tuple[int, ...]
 

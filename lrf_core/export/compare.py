@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from lrf_core.console.progress import track
 from lrf_core.errors import ExportError
 from lrf_core.export.interface import as_called, by_output_name, in_structure, samples_by_name
 from lrf_core.export.runtime import ExportedModel
+from lrf_core.models.structure import Samples
 from lrf_core.models.unroll import as_graph
-from lrf_core.progress import track
-from lrf_core.structure import Samples
 
 Array = npt.NDArray[Any]
 

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 import keras
 
-from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ExportError, SpecError
 from lrf_core.export.compare import Closeness, closeness
 from lrf_core.export.litert import (
@@ -23,7 +22,8 @@ from lrf_core.export.litert import (
 from lrf_core.export.onnx import OnnxModel, to_onnx
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.export.saved_model import SavedModel, to_saved_model, write_folder_atomically_with
-from lrf_core.structure import Samples
+from lrf_core.files.atomic import write_atomically_with
+from lrf_core.models.structure import Samples
 
 _SAVED_MODEL = "saved-model"
 _INT8 = "litert-int8"

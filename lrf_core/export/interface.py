@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrf_core.errors import DataError
-from lrf_core.structure import Samples, input_structure
+from lrf_core.models.structure import Samples, input_structure
 
 Array = npt.NDArray[Any]
 

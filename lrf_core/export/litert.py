@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from lrf_core.console.quiet import native_output_logged
 from lrf_core.errors import DataError, ExportError
 from lrf_core.export.flatbuffer import operations_in_float, operations_with_float_weights
 from lrf_core.export.interface import as_called, samples_by_name
@@ -23,9 +24,8 @@ from lrf_core.export.portable import (
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.export.saved_model import serving_signature, to_saved_model
-from lrf_core.quiet import native_output_logged
-from lrf_core.scratch import scratch_folder
-from lrf_core.structure import Samples
+from lrf_core.files.scratch import scratch_folder
+from lrf_core.models.structure import Samples
 
 _logger = logging.getLogger("lrf")
 

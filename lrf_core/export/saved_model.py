@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from lrf_core.console.quiet import native_output_logged
 from lrf_core.errors import DISK_FAULTS, ArtifactError, ExportError
 from lrf_core.export.interface import as_called, in_structure, input_names
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
+from lrf_core.files.scratch import folder_beside
 from lrf_core.models.unroll import as_graph
-from lrf_core.quiet import native_output_logged
-from lrf_core.scratch import folder_beside
 
 Array = npt.NDArray[Any]
 

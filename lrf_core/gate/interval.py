@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from lrf_core.progress import track
+from lrf_core.console.progress import track
 
 Array = npt.NDArray[Any]
 Interval = tuple[float, float]

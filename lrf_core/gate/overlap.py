@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from lrf_core.console.progress import work
 from lrf_core.data import Split
-from lrf_core.progress import work
 
 # Training samples that are looked at: all of most data sets, minutes of decoding of the largest.
 MOST_TRAINING_SAMPLES = 50_000

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from lrf_core.artifacts import LayerRecord, Lineage
+from lrf_core.console.progress import Advance, work
 from lrf_core.errors import ArtifactError
 from lrf_core.latency.geometry import timed_geometries
 from lrf_core.latency.measure import Subject, measured
@@ -17,7 +18,6 @@ from lrf_core.latency.table import GeometryLatency, LatencyTable, this_machine, 
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
-from lrf_core.progress import Advance, work
 
 _logger = logging.getLogger("lrf")
 

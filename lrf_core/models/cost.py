@@ -11,8 +11,8 @@ import math
 import keras
 
 from lrf_core.artifacts import Cost
+from lrf_core.models.structure import SampleShape, Shape
 from lrf_core.models.trace import Calls, trace
-from lrf_core.structure import SampleShape, Shape
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,

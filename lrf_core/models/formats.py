@@ -13,12 +13,12 @@ import keras
 
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import DISK_FAULTS, ArtifactError, LrfError, ModelError
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.models import unpack
 from lrf_core.models.keras2 import is_keras2, upgraded
 from lrf_core.models.safety import checked_model
 from lrf_core.models.size import check_size
 from lrf_core.models.source import KNOWN
-from lrf_core.scratch import scratch_folder
 
 _HDF5 = (".h5", ".hdf5")
 # Folders for copies.

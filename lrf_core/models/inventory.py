@@ -13,8 +13,8 @@ from lrf_core.methods import Form, Geometry
 from lrf_core.methods.base import Matrix
 from lrf_core.models.cost import counted_layers, layer_macs, spatial_sizes
 from lrf_core.models.eligible import why_it_stays
+from lrf_core.models.structure import SampleShape, Shape
 from lrf_core.models.trace import Calls, trace, walk
-from lrf_core.structure import SampleShape, Shape
 
 LARGEST_DOUBLE = 2**24
 # Ranks per mode among which the smallest is looked for.

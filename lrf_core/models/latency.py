@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from lrf_core.console.progress import track
 from lrf_core.export import LitertModel
 from lrf_core.models.served import ServedModel
-from lrf_core.progress import track
-from lrf_core.structure import Samples
+from lrf_core.models.structure import Samples
 
 _WARM_UP_RUNS = 3
 # Where time is short, each is still timed this often.

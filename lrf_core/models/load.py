@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from lrf_core.artifacts import MODEL_FILE
-from lrf_core.atomic import write_atomically_with
 from lrf_core.errors import ModelError
+from lrf_core.files.atomic import write_atomically_with
 from lrf_core.models.formats import read_model
 from lrf_core.models.rebuild import carry_state
 from lrf_core.models.source import model_at, weights_at

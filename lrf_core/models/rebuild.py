@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from lrf_core.errors import ModelError
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.models.trace import is_graph
-from lrf_core.scratch import scratch_folder
 
 Chain = Sequence[keras.Layer]
 

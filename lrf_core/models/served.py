@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lrf_core.export import LitertModel, to_litert
 from lrf_core.export.interface import by_output_name, samples_by_name
-from lrf_core.structure import Samples, judged_output
+from lrf_core.models.structure import Samples, judged_output
 
 Array = npt.NDArray[Any]
 

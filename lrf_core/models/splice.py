@@ -12,8 +12,8 @@ from lrf_core.errors import ModelError, SpliceError
 from lrf_core.models.load import is_probability
 from lrf_core.models.precision import in_float32, tolerance_of_arithmetic, tolerance_of_weights
 from lrf_core.models.rebuild import copy_of, rebuilt
+from lrf_core.models.structure import Samples
 from lrf_core.models.trace import is_graph, walk
-from lrf_core.structure import Samples
 
 # Keras walks a graph by recursion, one call for each operation on the way, when it is made and when
 # it is loaded; Python allows 1000 calls, some of which whoever loads the model has made already.

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras.src.models.functional import Functional  # the only way to name the class
 
-from lrf_core.structure import SampleShape, Shape, input_structure
+from lrf_core.models.structure import SampleShape, Shape, input_structure
 
 _OPEN_SIZE = 64  # for sizes that the model leaves open
 

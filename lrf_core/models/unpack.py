@@ -16,7 +16,7 @@ from typing import IO, Any
 import h5py  # type: ignore[import-untyped]
 
 from lrf_core.errors import ModelError
-from lrf_core.limits import byte_limit
+from lrf_core.files.limits import byte_limit
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets/"
 # Weights are as good as random; what unpacks to much more than itself was made to do harm.

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lrf_core.artifacts import Release
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.registry.base import (
     ALIAS,
     MODEL_DIGEST,
@@ -29,7 +30,6 @@ from lrf_core.registry.base import (
 )
 from lrf_core.registry.mlflow_client import Connection
 from lrf_core.releases.index import LATEST
-from lrf_core.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from lrf_core.storage import Store

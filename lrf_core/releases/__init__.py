@@ -4,7 +4,6 @@ A store holds `blobs/<sha256>`, `<name>/<version>/...` and `<name>/index.json`; 
 not name does not exist for readers.
 """
 
-from lrf_core.release_name import release_name
 from lrf_core.releases.catalog import (
     Listed,
     ListedLine,
@@ -24,6 +23,7 @@ from lrf_core.releases.verify import (
     verify_versions,
 )
 from lrf_core.releases.write import Proposal, Written, write_release
+from lrf_core.spec.release_name import release_name
 
 __all__ = [
     "CHAMPION",

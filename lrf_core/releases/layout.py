@@ -6,7 +6,7 @@ import re
 
 from lrf_core.artifacts import Release, digest_of
 from lrf_core.errors import SpecError
-from lrf_core.release_name import NAME
+from lrf_core.spec.release_name import NAME
 
 BLOBS = "blobs"
 INDEX_FILE = "index.json"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from lrf_core.progress import work
+from lrf_core.console.progress import work
 
 # Also the most files in transit at once, which bounds the memory.
 WORKERS = 8

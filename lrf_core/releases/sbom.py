@@ -14,7 +14,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from lrf_core.artifacts import ReleaseFile
-from lrf_core.atomic import write_atomically
+from lrf_core.files.atomic import write_atomically
 
 SBOM_FILE = "sbom.json"
 

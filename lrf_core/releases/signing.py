@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrf_core.artifacts import Release
-from lrf_core.credentials import password_in
 from lrf_core.errors import PublishRefusedError, SpecError
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases.layout import SIGNATURE_FILE, file_key
 from lrf_core.releases.verify import fetch_release, get_sound
-from lrf_core.scratch import scratch_folder
+from lrf_core.secrets.credentials import password_in
 from lrf_core.storage import Store
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lrf_core.artifacts import Release, ReleaseFile
+from lrf_core.console.progress import track
 from lrf_core.errors import ArtifactError
-from lrf_core.progress import track
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases.catalog import index_of, manifest_from, read_manifest
 from lrf_core.releases.index import IndexEntry, Listing
 from lrf_core.releases.layout import (
@@ -19,7 +20,6 @@ from lrf_core.releases.layout import (
     file_key,
 )
 from lrf_core.releases.parallel import in_parallel
-from lrf_core.scratch import scratch_folder
 from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, check_key
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 
 from lrf_core.artifacts import Release, ReleaseFile
 from lrf_core.artifacts.seal import read_sealed, sealed_json
+from lrf_core.console.progress import track
 from lrf_core.errors import ArtifactError, StorageError
-from lrf_core.progress import track
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases.catalog import manifest_from
 from lrf_core.releases.index import IndexEntry, Listing, change_index, read_index
 from lrf_core.releases.intent import FRESH, Intent
@@ -38,7 +39,6 @@ from lrf_core.releases.layout import (
     manifest_key,
 )
 from lrf_core.releases.verify import content_file, fetch, get_sound
-from lrf_core.scratch import scratch_folder
 from lrf_core.storage import DamagedObjectError, MissingObjectError, Store, sha256_of
 
 _logger = logging.getLogger("lrf")

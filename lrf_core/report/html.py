@@ -20,7 +20,7 @@ from lrf_core.artifacts import (
     Plan,
     Verdict,
 )
-from lrf_core.atomic import write_atomically
+from lrf_core.files.atomic import write_atomically
 from lrf_core.report import text
 from lrf_core.report.chart import learning_curve
 from lrf_core.report.plans import PlanRow

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lrf_core.artifacts import Plan, Verdict
-from lrf_core.outputs import Outcome
 from lrf_core.report import text
+from lrf_core.run.outputs import Outcome
 
 
 @dataclass(frozen=True)

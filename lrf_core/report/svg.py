@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrf_core.atomic import write_atomically
+from lrf_core.files.atomic import write_atomically
 from lrf_core.report.chart import Chart
 from lrf_core.report.templates import templates
 

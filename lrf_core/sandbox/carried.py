@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from lrf_core.scratch import scratch_folder
+from lrf_core.files.scratch import scratch_folder
 
 Array = npt.NDArray[Any]
 

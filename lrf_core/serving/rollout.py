@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from lrf_core import progress
+from lrf_core.console import progress
 from lrf_core.errors import PromotionError
 from lrf_core.releases.answers import SampleAnswers
 from lrf_core.serving.answers import (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lrf_core import progress
+from lrf_core.console import progress
 from lrf_core.errors import PromotionError
 from lrf_core.serving.merge_patch import JSON
 from lrf_core.serving.service import InferenceService

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from lrf_core.errors import SpecError
-from lrf_core.release_name import release_name
+from lrf_core.spec.release_name import release_name
 from lrf_core.spec.section import Section
 
 

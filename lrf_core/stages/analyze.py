@@ -14,9 +14,9 @@ from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import check_model, model_digest
 from lrf_core.models.measure import measure
 from lrf_core.models.splice import check_can_be_rebuilt
+from lrf_core.models.structure import judged_output, sample_shape
 from lrf_core.models.unroll import as_graph
 from lrf_core.spec import ExploreSpec
-from lrf_core.structure import judged_output, sample_shape
 
 # Samples on which the model must answer alike when it is rebuilt.
 CHECKED_SAMPLES = 4

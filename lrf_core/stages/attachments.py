@@ -19,11 +19,11 @@ from lrf_core.artifacts import (
     Verdict,
 )
 from lrf_core.errors import ArtifactError, PublishRefusedError
-from lrf_core.outputs import LINEAGE_FILE
 from lrf_core.releases.answers import ANSWERS_FILE
 from lrf_core.releases.contents import LITERT_FILE, ONNX_FILE
 from lrf_core.releases.layout import INTENT_FILE, SAVED_MODEL, SIGNATURE_FILE
 from lrf_core.releases.sbom import SBOM_FILE
+from lrf_core.run.outputs import LINEAGE_FILE
 
 _ATTACHMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RESERVED = (

@@ -39,11 +39,11 @@ from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest, weight_bytes
 from lrf_core.models.splice import check_same_answers
+from lrf_core.models.structure import Samples, SampleShape, sample_shape
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
 from lrf_core.spec import DecomposeSpec, ExploreSpec, Goal
 from lrf_core.stages.trial import Trial, trial_samples
-from lrf_core.structure import Samples, SampleShape, sample_shape
 
 CHECKED_SAMPLES = 16
 

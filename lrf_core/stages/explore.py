@@ -17,6 +17,7 @@ from lrf_core.calibration import (
     check_calibration_samples,
     samples_digest,
 )
+from lrf_core.console.progress import work
 from lrf_core.data import Data
 from lrf_core.errors import ArtifactError
 from lrf_core.exploration.cache import (
@@ -36,7 +37,6 @@ from lrf_core.methods import Moments
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import as_graph
-from lrf_core.progress import work
 from lrf_core.spec import ExploreSpec
 
 _logger = logging.getLogger("lrf")

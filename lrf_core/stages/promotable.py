@@ -12,12 +12,12 @@ from lrf_core.errors import (
     StorageError,
     UnreachableStorageError,
 )
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.releases import verify_release, version_of
 from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answers
 from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.releases.signing import check_release_signature
-from lrf_core.scratch import scratch_folder
 from lrf_core.spec import GateSpec, PromoteSpec
 from lrf_core.stages.override import refuse_unless_overridden
 from lrf_core.stages.refuse import refuse_altered, refuse_older, refuse_other_limits

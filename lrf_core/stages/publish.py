@@ -21,6 +21,7 @@ from lrf_core.artifacts import (
     Verdict,
 )
 from lrf_core.errors import ArtifactError
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.registry import open_registry
 from lrf_core.releases import (
@@ -36,7 +37,6 @@ from lrf_core.releases.contents import LITERT_FILE, check_onnx_installed, model_
 from lrf_core.releases.index import LATEST
 from lrf_core.releases.sbom import SBOM_FILE, write_sbom
 from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
-from lrf_core.scratch import scratch_folder
 from lrf_core.spec import GateSpec, PublishSpec
 from lrf_core.stages.attachments import check_attachments
 from lrf_core.stages.override import refuse_unless_overridden

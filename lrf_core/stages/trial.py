@@ -13,7 +13,7 @@ from lrf_core.data import Split
 from lrf_core.errors import GoalError
 from lrf_core.exploration.predict import MeasuredDrop, paired_drop
 from lrf_core.models.measure import is_right, predict
-from lrf_core.structure import judged_output
+from lrf_core.models.structure import judged_output
 
 Array = npt.NDArray[Any]
 

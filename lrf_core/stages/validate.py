@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrf_core.artifacts import Evidence, Lineage, ModelMeasures, Verdict
+from lrf_core.console.progress import track
 from lrf_core.data import Data, Split
 from lrf_core.data.check import expected_by
 from lrf_core.errors import ModelError
@@ -33,10 +34,9 @@ from lrf_core.models.cost import model_cost
 from lrf_core.models.latency import Latency
 from lrf_core.models.load import model_digest, weight_bytes
 from lrf_core.models.measure import is_right, predict, share_right
+from lrf_core.models.structure import Samples, sample_shape
 from lrf_core.models.unroll import as_graph
-from lrf_core.progress import track
 from lrf_core.spec import GateSpec
-from lrf_core.structure import Samples, sample_shape
 
 _logger = logging.getLogger("lrf")
 

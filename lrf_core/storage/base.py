@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lrf_core.errors import StorageError
-from lrf_core.scratch import file_beside
+from lrf_core.files.scratch import file_beside
 
 # S3 allows no longer keys.
 MAX_KEY_BYTES = 1024

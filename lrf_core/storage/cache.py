@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lrf_core import telemetry
 from lrf_core.errors import LrfError, StorageError
-from lrf_core.scratch import folder_beside
+from lrf_core.files.scratch import folder_beside
 from lrf_core.storage.base import ObjectInfo, Store, sha256_of
 from lrf_core.storage.content import listed
 

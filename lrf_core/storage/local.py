@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lrf_core.errors import StorageError
-from lrf_core.scratch import WRITING
+from lrf_core.files.scratch import WRITING
 from lrf_core.storage.base import (
     DamagedObjectError,
     Entry,

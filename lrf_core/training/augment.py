@@ -10,8 +10,8 @@ import numpy as np
 
 from lrf_core.data.split import Array
 from lrf_core.errors import DataError
+from lrf_core.models.structure import Samples
 from lrf_core.named_function import function_named, said_by, working_directory_importable
-from lrf_core.structure import Samples
 
 # (samples (n, ...), random) to samples of the same shapes and types; draws from `random` alone, so
 # that training that is resumed sees the same samples.

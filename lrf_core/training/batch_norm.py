@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from lrf_core.console.progress import work
 from lrf_core.data import Split
-from lrf_core.progress import work
 
 # Samples that statistics are taken over; more change little.
 _SAMPLES = 4096

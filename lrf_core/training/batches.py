@@ -9,7 +9,7 @@ import numpy as np
 
 from lrf_core.data import Split
 from lrf_core.data.split import Array
-from lrf_core.structure import Samples
+from lrf_core.models.structure import Samples
 from lrf_core.training.augment import Augment
 from lrf_core.training.workers import Workers
 

@@ -15,8 +15,8 @@ import kubernetes.client
 import urllib3
 
 from lrf_core.artifacts import FinetuneRecord
-from lrf_core.cluster import TIMEOUT_S, connected, own_namespace, said_by
 from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, WorkerError
+from lrf_core.remote.kubernetes_api import TIMEOUT_S, connected, own_namespace, said_by
 from lrf_core.spec import TrainJobSpec
 from lrf_core.training.job import Job, read_result
 from lrf_core.training.trainjob import GROUP, PLURAL, VERSION, train_job

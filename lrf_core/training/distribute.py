@@ -13,8 +13,8 @@ import keras
 from lrf_core.artifacts import FinetuneRecord
 from lrf_core.data import Data
 from lrf_core.errors import SpecError, WorkerError
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.models.compiled import Compiled
-from lrf_core.scratch import scratch_folder
 from lrf_core.spec import FinetuneSpec
 from lrf_core.training.job import Job, read_result
 from lrf_core.training.launch import free_address, run_workers

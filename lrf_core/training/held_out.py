@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from lrf_core.artifacts import EpochRecord
+from lrf_core.console.progress import Advance, work
 from lrf_core.data import Split
 from lrf_core.data.split import Array
 from lrf_core.errors import ModelError
 from lrf_core.models.compiled import Compiled
 from lrf_core.models.load import is_probability
-from lrf_core.progress import Advance, work
 from lrf_core.training.learner import jit
 from lrf_core.training.objective import Objective, as_logits, mean
 from lrf_core.training.workers import Workers

@@ -13,9 +13,9 @@ import keras
 
 from lrf_core.artifacts import FinetuneRecord, digest_of, versions
 from lrf_core.artifacts.record import Record
-from lrf_core.atomic import write_atomically
 from lrf_core.data import Data
 from lrf_core.errors import ArtifactError
+from lrf_core.files.atomic import write_atomically
 from lrf_core.models.compiled import Compiled
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.spec import FinetuneSpec

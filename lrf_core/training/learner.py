@@ -11,8 +11,8 @@ import keras
 from lrf_core.models.precision import with_policy
 from lrf_core.models.rebuild import new_input
 from lrf_core.models.splice import splice
+from lrf_core.models.structure import input_structure
 from lrf_core.spec import FinetuneSpec
-from lrf_core.structure import input_structure
 from lrf_core.training.objective import Targets, logits_of, map_distance
 from lrf_core.training.schedule import cosine
 

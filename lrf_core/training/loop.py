@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from lrf_core.artifacts import EpochRecord
-from lrf_core.progress import Advance, work
+from lrf_core.console.progress import Advance, work
 from lrf_core.spec import FinetuneSpec
 from lrf_core.training.batches import Batches
 from lrf_core.training.checkpoint import Checkpoints, State, assign, values_of

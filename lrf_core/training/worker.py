@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lrf_core import interrupts, progress, terminal
+from lrf_core.console import interrupts, progress, terminal
 from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, DataError, LrfError
-from lrf_core.redaction import one_line
+from lrf_core.secrets.redaction import one_line
 from lrf_core.training.events import Sender
 
 # What Kubernetes reports as the reason why a container ended.

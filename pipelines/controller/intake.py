@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lrf_core.errors import SpecError
+from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases import release_name
-from lrf_core.scratch import scratch_folder
 from lrf_core.storage import sha256_of
 from pipelines.controller.journal import Journal
 from pipelines.controller.ledger import Held, Ledger, note_digest

@@ -20,7 +20,6 @@ import yaml
 from pydantic import ValidationError
 
 from lrf_core.artifacts import Release, Verdict
-from lrf_core.atomic import write_atomically
 from lrf_core.errors import (
     EXIT_BAD_INPUT,
     EXIT_GATE_REFUSED,
@@ -28,6 +27,7 @@ from lrf_core.errors import (
     LrfError,
     StorageError,
 )
+from lrf_core.files.atomic import write_atomically
 from lrf_core.sandbox.setting import VARIABLE
 from pipelines.controller.engine import Ended, Work
 from pipelines.controller.results import result_of

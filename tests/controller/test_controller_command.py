@@ -13,7 +13,7 @@ import yaml
 from processes import REAL, ROOT, Controller, free_port
 from typer.testing import CliRunner
 
-from lrf_core import cli
+from lrf_core.commands import app as cli
 from lrf_core.errors import LrfError
 
 SPEC = {"data": "d.npz", "publish": {"to": "file:///srv/releases"}}

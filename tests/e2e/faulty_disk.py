@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lrf_core import cli
+from lrf_core.commands import app as cli
 
 STAGES = ("analyze", "explore", "decompose", "finetune", "validate", "publish")
 FLAGS = {

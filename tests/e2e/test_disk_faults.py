@@ -16,7 +16,7 @@ import pytest
 from tiny import Trained
 from typer.testing import CliRunner
 
-from lrf_core import cli
+from lrf_core.commands import app as cli
 from lrf_core.errors import LrfError
 
 ROOT = Path(__file__).parents[2]

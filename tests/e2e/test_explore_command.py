@@ -12,9 +12,10 @@ from seaweed import Seaweed
 from tiny import Trained
 
 from benchmarks import interrupted
-from lrf_core import analyze, cli, load_model, open_data
+from lrf_core import analyze, load_model, open_data
 from lrf_core.artifacts import Analysis, DesignSpace, Plan
-from lrf_core.outputs import Outputs
+from lrf_core.commands import app as cli
+from lrf_core.run.outputs import Outputs
 
 QUICK = ["--samples", "48", "--methods", "svd,tucker"]
 Lrf = Callable[..., tuple[int, str, str]]

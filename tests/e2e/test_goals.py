@@ -11,9 +11,9 @@ import pytest
 from tiny import Trained
 
 import lrf_core as lrf
-from lrf_core import cli
+from lrf_core.commands import app as cli
 from lrf_core.models.load import weight_bytes
-from lrf_core.outputs import Outputs
+from lrf_core.run.outputs import Outputs
 
 Run = Callable[..., tuple[int, str]]
 

@@ -8,8 +8,8 @@ import pytest
 from tiny import Trained
 from typer.testing import CliRunner
 
-from lrf_core import cli
 from lrf_core.artifacts import Analysis
+from lrf_core.commands import app as cli
 from lrf_core.errors import ModelError
 from lrf_core.models.load import model_digest
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from tiny import tiny_cnn, tiny_data, train_tiny
 
-from lrf_core import cli, workflow
 from lrf_core.artifacts import FinetuneRecord, Plan, Verdict
+from lrf_core.commands import app as cli
 from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.outputs import Outputs
+from lrf_core.run import workflow
+from lrf_core.run.outputs import Outputs
 
 OF_PLAN = ("plan.json", "factorized/model.keras", "candidate/model.keras", "finetune.json")
 Lrf = Callable[..., tuple[int, str, str]]

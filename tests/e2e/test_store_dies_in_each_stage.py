@@ -12,8 +12,9 @@ import pytest
 from seaweed import SECRET_KEY, SeaweedProcess
 from tiny import Trained
 
-from lrf_core import cli, workflow
+from lrf_core.commands import app as cli
 from lrf_core.releases import list_releases, verify_version
+from lrf_core.run import workflow
 from lrf_core.storage import open_store
 
 # What each reads or writes in the store: inputs are fetched, scores and checkpoints are written

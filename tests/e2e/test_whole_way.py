@@ -15,9 +15,10 @@ import pytest
 from seaweed import Seaweed
 from tiny import Trained
 
-from lrf_core import cli, workflow
+from lrf_core.commands import app as cli
 from lrf_core.models.load import load_model, model_digest
-from lrf_core.outputs import Outputs
+from lrf_core.run import workflow
+from lrf_core.run.outputs import Outputs
 
 ALWAYS = {
     "analysis.json",

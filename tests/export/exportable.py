@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lrf_core.structure import input_structure
+from lrf_core.models.structure import input_structure
 
 layers = keras.layers
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import Trained
 
-from lrf_core import cli
+from lrf_core.commands import app as cli
 from lrf_core.export import FORMATS, closeness, open_exported
 from lrf_core.models.load import save_model
 

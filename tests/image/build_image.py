@@ -216,7 +216,7 @@ def check_step(container: Container) -> None:
 def make_inputs(folder: Path) -> None:
     """A small trained model and its data, as files that anybody may read."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from lrf_core.quiet import import_tensorflow_quietly
+    from lrf_core.console.quiet import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     import numpy as np

@@ -11,8 +11,8 @@ import keras
 import pytest
 from tiny import Trained
 
-from lrf_core import cli
 from lrf_core.artifacts import DesignSpace
+from lrf_core.commands import app as cli
 from lrf_core.latency import LatencyTable
 from lrf_core.models.load import save_model
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from saved_models import writing_saved_model
 
-from lrf_core.cli import main
+from lrf_core.commands.app import main
 from lrf_core.errors import EXIT_BAD_INPUT, ModelError
 from lrf_core.models.load import load_model
 

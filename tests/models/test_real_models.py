@@ -20,8 +20,8 @@ from lrf_core.models.splice import (
     largest_difference,
     splice,
 )
+from lrf_core.models.structure import input_structure
 from lrf_core.models.trace import blank_inputs, walk
-from lrf_core.structure import input_structure
 
 layers = keras.layers
 METHODS = ("tucker", "svd")

@@ -18,7 +18,7 @@ from tiny import tiny_cnn, tiny_data, train_tiny
 from components.readme import STAGES
 from lrf_core.artifacts import DesignSpace, Plan, Verdict
 from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.outputs import Outputs
+from lrf_core.run.outputs import Outputs
 from pipelines.cli import main
 
 

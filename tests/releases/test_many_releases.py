@@ -17,8 +17,8 @@ from proposals import SUMMARY, Content
 from seaweed import Seaweed
 
 from lrf_core.artifacts.seal import sealed_json
+from lrf_core.console.progress import shown_by
 from lrf_core.errors import ArtifactError, StorageError
-from lrf_core.progress import shown_by
 from lrf_core.releases import (
     list_releases,
     read_index,
@@ -238,7 +238,7 @@ def test_a_list_starts_without_tensorflow(tmp_path: Path) -> None:
     write(LocalStore(tmp_path / "store"), tmp_path, 1)
     program = (
         "import sys\n"
-        "from lrf_core.cli import app\n"
+        "from lrf_core.commands.app import app\n"
         "app(sys.argv[1:], standalone_mode=False)\n"
         "assert not {'tensorflow', 'keras', 'jax', 'kfp'} & sys.modules.keys()\n"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from proposals import Content
 
-from lrf_core import cli
+from lrf_core.commands import app as cli
 from lrf_core.releases import set_alias
 from lrf_core.storage import LocalStore
 

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 from sound_verdict import sound_verdict
 from tiny import tiny_cnn
 
-from lrf_core import cli
 from lrf_core.artifacts import Release, ReleaseFile
 from lrf_core.artifacts.seal import sealed_json
+from lrf_core.commands import app as cli
 from lrf_core.errors import ArtifactError, PublishRefusedError, SpecError
 from lrf_core.models.load import model_digest
 from lrf_core.releases import read_index, resolve, verify_version

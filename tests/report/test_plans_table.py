@@ -10,9 +10,9 @@ from reading import Page
 from reported import analysis, plan, record, verdict, with_prediction
 
 from lrf_core.artifacts import Cost, Plan
-from lrf_core.outputs import Outcome
 from lrf_core.report import plan_rows, unjudged_rows, write_report
 from lrf_core.report.tables import plans_table
+from lrf_core.run.outputs import Outcome
 
 
 def numbered(number: int, params: int) -> Plan:

@@ -17,7 +17,7 @@ import pytest
 from tiny import Trained, tiny_cnn
 
 from components.step import step
-from lrf_core import cli
+from lrf_core.commands import app as cli
 from lrf_core.errors import ModelError, SandboxError, SpecError
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.sandbox import reading

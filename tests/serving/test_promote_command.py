@@ -14,7 +14,7 @@ from promotions import World
 from typer.testing import CliRunner
 
 from lrf_core.artifacts import Promotion
-from lrf_core.cli import app, run_command_line
+from lrf_core.commands.app import app, run_command_line
 from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_GATE_REFUSED, EXIT_OK, LrfError
 from lrf_core.storage import open_store
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tiny import accuracy, tiny_cnn, tiny_data, train_tiny
 
-from lrf_core import progress
 from lrf_core.artifacts import FinetuneRecord
+from lrf_core.console import progress
 from lrf_core.data import Data, Split
 from lrf_core.errors import DataError, ModelError
 from lrf_core.models.load import load_model, model_digest, save_model

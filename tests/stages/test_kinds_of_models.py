@@ -14,9 +14,9 @@ from lrf_core.data import Data, Split
 from lrf_core.errors import ModelError
 from lrf_core.models.load import load_model, save_model
 from lrf_core.models.trace import is_graph
+from lrf_core.run.workflow import compress
 from lrf_core.spec import DecomposeSpec, ExploreSpec, FinetuneSpec, GateSpec, Goal, Spec
 from lrf_core.stages import analyze, decompose, explore, finetune, validate
-from lrf_core.workflow import compress
 
 layers = keras.layers
 SETTINGS = ExploreSpec(methods=("tucker", "svd"), samples=64, batch_size=32, ranks_per_mode=4)

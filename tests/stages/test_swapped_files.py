@@ -10,7 +10,6 @@ import pytest
 from sound_verdict import sound_verdict
 from tiny import tiny_cnn
 
-from lrf_core import cli
 from lrf_core.artifacts import (
     Analysis,
     Cost,
@@ -22,9 +21,10 @@ from lrf_core.artifacts import (
     Plan,
     Verdict,
 )
+from lrf_core.commands import app as cli
 from lrf_core.errors import PublishRefusedError
 from lrf_core.models.load import model_digest, save_model
-from lrf_core.outputs import Outputs, write_lineage
+from lrf_core.run.outputs import Outputs, write_lineage
 
 pytestmark = pytest.mark.usefixtures("exported_once")
 

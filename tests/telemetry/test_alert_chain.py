@@ -22,7 +22,8 @@ from queries import RULES, names_in, panel_queries, rules
 from seaweed import Seaweed
 from tiny import Trained
 
-from lrf_core import cli, telemetry
+from lrf_core import telemetry
+from lrf_core.commands import app as cli
 from lrf_core.errors import StorageError
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from tiny import tiny_cnn, tiny_data
 
-from lrf_core import progress
 from lrf_core.artifacts import FinetuneRecord
-from lrf_core.cli import app
+from lrf_core.commands.app import app
+from lrf_core.console import progress
 from lrf_core.data import Data, open_data
 from lrf_core.errors import EXIT_BAD_INPUT, ArtifactError, ModelError, SpecError, WorkerError
 from lrf_core.models.compiled import Compiled, compiled_from
@@ -303,7 +303,7 @@ def test_progress_and_log_are_those_of_the_first_worker(tmp_path: Path, caplog) 
     works = """
 import logging
 with sender.attached():
-    from lrf_core.progress import track
+    from lrf_core.console.progress import track
     for step in track(range(3), f"Work of {rank}"):
         logging.getLogger("lrf").info("worker %d is at %d", rank, step)
 """

@@ -27,9 +27,9 @@ from lrf_core.artifacts import (
     Release,
     Verdict,
 )
-from lrf_core.atomic import write_atomically, write_atomically_with
 from lrf_core.errors import ArtifactError
 from lrf_core.exploration.shards import Shard
+from lrf_core.files.atomic import write_atomically, write_atomically_with
 
 LINEAGE_FILE = "lineage.json"
 REPORT_FILE = "report.html"

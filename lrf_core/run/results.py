@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lrf_core.artifacts import Analysis, DesignSpace, Override, Release
-from lrf_core.outputs import Outcome, write_lineage
 from lrf_core.report import plan_rows, write_report
+from lrf_core.run.outputs import Outcome, write_lineage
 
 
 def write_results(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrf_core.errors import ArtifactError
-from lrf_core.scratch import file_beside
+from lrf_core.files.scratch import file_beside
 
 
 def write_atomically(target: Path, content: bytes) -> None:

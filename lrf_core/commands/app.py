@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from lrf_core import interrupts, progress, telemetry, terminal
+from lrf_core import telemetry
 from lrf_core.commands import (
     compress,
     exploring,
@@ -26,6 +26,7 @@ from lrf_core.commands import (
     releases,
 )
 from lrf_core.commands.asked import held
+from lrf_core.console import interrupts, progress, terminal
 from lrf_core.errors import (
     DISK_FAULTS,
     EXIT_BAD_INPUT,
@@ -35,8 +36,8 @@ from lrf_core.errors import (
     LrfError,
     SpecError,
 )
-from lrf_core.redaction import one_line, shown
 from lrf_core.sandbox.setting import sandbox_switched
+from lrf_core.secrets.redaction import one_line, shown
 
 app = typer.Typer(
     help="Low-rank compression of Keras CNNs: smaller models that passed a gate.",

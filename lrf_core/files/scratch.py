@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lrf_core import interrupts
+from lrf_core.console import interrupts
 
 # Starts the name of everything that is still being written beside its place.
 WRITING = ".writing-"

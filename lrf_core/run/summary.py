@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lrf_core.outputs import Run
+from lrf_core.console.terminal import print_table
 from lrf_core.report import plan_rows
 from lrf_core.report.tables import (
     before_after_table,
@@ -15,7 +15,7 @@ from lrf_core.report.tables import (
     plans_table,
     published,
 )
-from lrf_core.terminal import print_table
+from lrf_core.run.outputs import Run
 
 
 def print_run(run: Run) -> None:

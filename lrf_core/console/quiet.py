@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lrf_core import interrupts
+from lrf_core.console import interrupts
 
 _logger = logging.getLogger("lrf")
 

@@ -24,20 +24,20 @@ from lrf_core.artifacts import (
     digest_of,
 )
 from lrf_core.artifacts import versions as package_versions
-from lrf_core.atomic import write_atomically
 from lrf_core.data import Data, open_data
 from lrf_core.errors import LrfError, ModelError
 from lrf_core.exploration.cache import open_cache
-from lrf_core.folder_lock import alone_in
+from lrf_core.files.atomic import write_atomically
+from lrf_core.files.folder_lock import alone_in
 from lrf_core.latency import LatencyTable, measured_first
 from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.outputs import Outcome, Outputs, Run
-from lrf_core.release_name import release_name as usable_name
-from lrf_core.results import write_results, write_whole_lineage
+from lrf_core.run.outputs import Outcome, Outputs, Run
+from lrf_core.run.results import write_results, write_whole_lineage
+from lrf_core.secrets.verdict_key import verdict_key
 from lrf_core.spec import GateSpec, Spec
+from lrf_core.spec.release_name import release_name as usable_name
 from lrf_core.storage import open_store
-from lrf_core.verdict_key import verdict_key
 
 _logger = logging.getLogger("lrf")
 _Result = TypeVar("_Result")

@@ -1,0 +1,1 @@
+"""What a terminal shows, and what it sends: progress, messages, interrupts."""

@@ -1,0 +1,1 @@
+"""Remote services: the Kubernetes API, and retries."""

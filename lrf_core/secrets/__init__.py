@@ -1,0 +1,1 @@
+"""Credentials that lrf reads, and their removal from everything it prints."""
