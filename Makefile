@@ -10,7 +10,7 @@ COMPRESS := $(if $(SMALL),--epochs 1 --max-accuracy-drop 5,)
 # Two processes: TensorFlow takes seconds to import in each, and the largest models gigabytes.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all lint quick compile lock image image-test clean
+.PHONY: demo quick test test-all lint docs dist compile lock image image-test clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.digits.train --out out/digits $(TRAIN)
@@ -28,6 +28,16 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy lrf_core
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry . --no-ansi
+
+# The site of the documentation, in out/site.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The wheel and the source distribution, in dist/.
+dist: $(READY)
+	$(BIN)/python -m build --no-isolation --outdir dist .
 
 # What is generated and committed; tests keep it current.
 compile: $(READY)
@@ -64,7 +74,7 @@ lock:
 			--python-version 3.11 -c requirements.lock --custom-compile-command "make lock" \
 			-o requirements-$${build%%[*}.lock || exit; \
 	done
-	uv pip compile pyproject.toml --extra demo --extra test --generate-hashes \
+	uv pip compile pyproject.toml --extra demo --extra docs --extra test --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --python-version 3.11 -c requirements.lock \
 		--custom-compile-command "make lock" -o requirements-dev.lock
 
@@ -76,4 +86,4 @@ image-test: $(READY)
 	PYTHON=$(PYTHON) $(BIN)/python tests/image/build_image.py
 
 clean:
-	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
