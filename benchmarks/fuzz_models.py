@@ -188,6 +188,8 @@ def _change(new: Config, draw: random.Random, names: list[tuple[str, str]]) -> N
             holder[key] = [holder[key]]
 
 
+# Which start of the machine this is: temporary folders of another one are swept.
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _VALUES = [None, True, -1, 0, 1 << 31, 1 << 62, 1 << 80, 1e308, float("nan"), float("inf")]
 _VALUES += ["", "relu", "é b", "../../x", "/etc/passwd", [], {}, [None] * 50, {"class_name": 3}]
 
@@ -291,7 +293,7 @@ class Watch:
             path = os.fsdecode(arguments[0])
             # Copies are removed by their names below an open folder.
             removing = arguments[1] is None and "/" not in path
-            mine = (str(self.folder), sys.prefix, sys.base_prefix)
+            mine = (str(self.folder), sys.prefix, sys.base_prefix, _BOOT_ID)
             if not removing and not path.startswith(mine):
                 self.outside.append(path)
         elif event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn")):
