@@ -14,7 +14,6 @@ from lrf_core.export.litert import (
     to_litert_dynamic,
     to_litert_float16,
     to_litert_int8,
-    to_litert_with_constants,
 )
 from lrf_core.export.onnx import OnnxModel, to_onnx
 from lrf_core.export.saved_model import SavedModel, to_saved_model
@@ -35,7 +34,6 @@ __all__ = [
     "to_litert_dynamic",
     "to_litert_float16",
     "to_litert_int8",
-    "to_litert_with_constants",
     "to_onnx",
     "to_saved_model",
 ]

@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrf_core.console.quiet import native_output_logged
-from lrf_core.errors import DataError, ExportError
+from lrf_core.errors import DataError, ExportError, LrfError
 from lrf_core.export.flatbuffer import operations_in_float, operations_with_float_weights
 from lrf_core.export.interface import as_called, samples_by_name
 from lrf_core.export.portable import (
@@ -24,7 +25,7 @@ from lrf_core.export.portable import (
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.export.saved_model import serving_signature, to_saved_model
-from lrf_core.files.scratch import scratch_folder
+from lrf_core.files.scratch import scratch_folder, temporary_files_in
 from lrf_core.models.structure import Samples
 
 _logger = logging.getLogger("lrf")
@@ -33,6 +34,11 @@ Array = npt.NDArray[Any]
 
 # FlatBuffers count bytes in 31 bits. Weights are float32 before they are made smaller.
 _MOST_BYTES, _BYTES_OF_A_VALUE = 2**31 - 1, 4
+
+# Weights up to this size are converted as constants, so that no variables are written, read and
+# frozen: 5 times as fast for a few MiB, 2.5 times for 100 MiB. At 400 MiB it takes twice as long as
+# with variables, and more memory.
+_CONSTANT_BYTES = 2**27
 
 # Samples are calibrated with as many at once as hold this many values; the ranges are the same.
 _VALUES_AT_ONCE = 2**16
@@ -46,36 +52,6 @@ def to_litert(model: keras.Model) -> bytes:
         ModelError: a subclassed model that cannot be followed.
     """
     return _converted(model, lambda converter: None)
-
-
-def to_litert_with_constants(model: keras.Model) -> bytes:
-    """Like `to_litert`, four times as fast for small models; the operations are the same.
-
-    Weights are constants from the start, so that no variables are written, read and frozen. For
-    large models that takes longer instead (400 MiB: twice as long) and more memory.
-
-    Raises:
-        ExportError: LiteRT has no operation for something the model does.
-        ModelError: a subclassed model that cannot be followed.
-    """
-    import tensorflow as tf
-
-    graph = _as_litert_takes_it(model)
-    values = [tf.constant(keras.ops.convert_to_numpy(variable)) for variable in graph.variables]
-
-    def serve(inputs: Any) -> Any:
-        with keras.StatelessScope(list(zip(graph.variables, values, strict=True))):
-            return graph(as_called(graph, inputs), training=False)
-
-    function = tf.function(serve, [serving_signature(graph)], autograph=False)
-    try:
-        with native_output_logged():
-            traced = function.get_concrete_function()
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
-            return bytes(converter.convert())
-    except Exception as error:
-        # Keras and the converter raise many types; the reason is in the text of each.
-        raise _not_expressed(model, error) from error
 
 
 def to_litert_float16(model: keras.Model) -> bytes:
@@ -161,26 +137,52 @@ def to_litert_int8(model: keras.Model, samples: Samples) -> bytes:
 
 def _converted(model: keras.Model, configure: Callable[[Any], None]) -> bytes:
     """The flatbuffer by a TFLiteConverter that `configure` has set up."""
-    import tensorflow as tf
 
     graph = _as_litert_takes_it(model)
-    with scratch_folder("litert") as folder:
-        to_saved_model(graph, str(folder))
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-        configure(converter)
+    with scratch_folder("litert") as folder, temporary_files_in(folder):
         try:
             with native_output_logged(), warnings.catch_warnings():
                 # The calibrator's own interpreter says that it is deprecated.
                 warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter", UserWarning)
+                converter = (
+                    _converter_of_constants(graph)
+                    if _float_bytes(graph) <= _CONSTANT_BYTES
+                    else _converter_of_variables(graph, folder)
+                )
+                configure(converter)
                 content = converter.convert()
+        except LrfError:
+            raise
         except Exception as error:
-            # The converter raises many types; the reason is in the text of each.
+            # Keras and the converter raise many types; the reason is in the text of each.
             raise _not_expressed(model, error) from error
     return bytes(content)
 
 
+def _converter_of_constants(graph: keras.Model) -> Any:
+    import tensorflow as tf
+
+    values = [tf.constant(keras.ops.convert_to_numpy(variable)) for variable in graph.variables]
+
+    def serve(inputs: Any) -> Any:
+        with keras.StatelessScope(list(zip(graph.variables, values, strict=True))):
+            return graph(as_called(graph, inputs), training=False)
+
+    traced = tf.function(serve, [serving_signature(graph)], autograph=False)
+    return tf.lite.TFLiteConverter.from_concrete_functions(
+        [traced.get_concrete_function()], tf.Module()
+    )
+
+
+def _converter_of_variables(graph: keras.Model, folder: Path) -> Any:
+    import tensorflow as tf
+
+    to_saved_model(graph, str(folder))
+    return tf.lite.TFLiteConverter.from_saved_model(str(folder))
+
+
 def _as_litert_takes_it(model: keras.Model) -> keras.Model:
-    size = sum(math.prod(weight.shape) for weight in model.weights) * _BYTES_OF_A_VALUE
+    size = _float_bytes(model)
     if size > _MOST_BYTES:
         # The converter finds out after it has taken six times as much memory.
         raise ExportError(
@@ -190,6 +192,10 @@ def _as_litert_takes_it(model: keras.Model) -> keras.Model:
     graph = with_biases_last(portable(model))
     check_no_grouped_conv3d(graph, "LiteRT")
     return graph
+
+
+def _float_bytes(model: keras.Model) -> int:
+    return int(sum(math.prod(weight.shape) for weight in model.weights)) * _BYTES_OF_A_VALUE
 
 
 def _not_expressed(model: keras.Model, error: Exception) -> ExportError:

@@ -44,6 +44,16 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
 
 
 @contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """While open, what libraries of this process write to temporary files lies in the folder."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextmanager
 def folder_beside(parent: Path) -> Iterator[Path]:
     """An empty folder in `parent`, which is made if need be, to be moved from. Raises OSError."""
     parent.mkdir(parents=True, exist_ok=True)

@@ -10,16 +10,13 @@ from typing import Any
 import keras
 
 from lrf_core.errors import ExportError
-from lrf_core.export import LitertModel, random_samples, to_litert, to_litert_with_constants
+from lrf_core.export import LitertModel, random_samples, to_litert
 from lrf_core.export.interface import samples_by_name
 from lrf_core.latency.table import Point
 from lrf_core.models.latency import Latency, Run, processor_time_in_turns
-from lrf_core.models.load import weight_bytes
 
 # Models that are held to be run in turns, at most.
 _BYTES_HELD = 2**29
-# Above this, conversion with variables is the faster one and takes less memory.
-_BYTES_AS_CONSTANTS = 2**26
 # Repeats end when they have taken this long for each model on average.
 _SECONDS_EACH = 0.5
 
@@ -95,8 +92,7 @@ def _running(
     layers: Sequence[keras.Layer], input_shapes: Sequence[tuple[int, ...]]
 ) -> tuple[LitertModel, Run]:
     model = _alone(layers, input_shapes)
-    small = weight_bytes(model) <= _BYTES_AS_CONSTANTS
-    litert = LitertModel(to_litert_with_constants(model) if small else to_litert(model))
+    litert = LitertModel(to_litert(model))
     run = litert.ready(samples_by_name(model, random_samples(model, 1, seed=0)))
     run()  # what cannot be run is found here
     return litert, run

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 from tiny import Trained, tiny_data
 
@@ -17,8 +16,6 @@ from lrf_core.artifacts import Candidate, DesignSpace, LayerRecord
 from lrf_core.errors import ArtifactError
 from lrf_core.exploration.merge import merged
 from lrf_core.exploration.shards import Shard
-from lrf_core.export import LitertModel, to_litert, to_litert_with_constants
-from lrf_core.export.flatbuffer import _operations
 from lrf_core.latency import (
     LatencyTable,
     measured_first,
@@ -384,20 +381,6 @@ def test_chains_change_their_layers_at_full_ranks_only(name: str) -> None:
             assert all(len(same) == 1 for same in kinds.values())
             seen += 1
     assert seen
-
-
-def test_constants_convert_to_the_same_operations_and_answers() -> None:
-    model = small_cnn()
-    slow, fast = to_litert(model), to_litert_with_constants(model)
-    assert [name for name, *_ in _operations(slow)] == [name for name, *_ in _operations(fast)]
-    samples = np.random.default_rng(0).normal(size=(3, 8, 8, 8)).astype(np.float32)
-    answers = [next(iter(_answers(content, samples).values())) for content in (slow, fast)]
-    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-6, atol=1e-6)
-
-
-def _answers(content: bytes, samples: np.ndarray) -> dict[str, np.ndarray]:
-    model = LitertModel(content)
-    return model.run({model.input_names[0]: samples})
 
 
 def test_a_cost_is_never_taken_for_a_time() -> None:
