@@ -16,6 +16,11 @@ demo: $(READY)
 	$(BIN)/python -m examples.digits.train --out out/digits $(TRAIN)
 	$(BIN)/python -m pipelines run examples/digits/spec.yaml $(COMPRESS)
 
+# Arithmetic, data and documents, without servers or processes: within 3 minutes on 2 cores.
+quick: $(READY)
+	$(PYTEST) -m "not slow" tests/calibration tests/charts tests/data tests/exploration tests/gate \
+		tests/image tests/methods tests/report tests/telemetry tests/training tests/test_*.py
+
 # What decides on every change: 12 minutes on 2 idle cores.
 test: lint .venv/.tools
 	$(PYTEST) -m "not slow"

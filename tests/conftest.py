@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,19 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+# Seconds that a test may take without the mark `slow`.
+LIMIT_S = 20
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    started, used_before = time.monotonic(), sum(os.times()[:4])
+    yield
+    # On a busy machine tests wait for a core, and a server that ends brings its whole time along.
+    took = min(time.monotonic() - started, sum(os.times()[:4]) - used_before)
+    if took > LIMIT_S and item.get_closest_marker("slow") is None:
+        pytest.fail(f"took {took:.0f} s of a core; make it faster, or mark it slow", pytrace=False)
 
 
 @pytest.fixture(scope="session")
