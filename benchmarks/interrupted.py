@@ -111,7 +111,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[table.Row
     """Rows of the kills, and what came out in the end."""
     model = prepared(folder, arguments.model)
     undisturbed, killed = (Outputs(folder / name) for name in ("undisturbed", "killed"))
-    chosen = ["--methods", arguments.methods] if arguments.methods else []
+    chosen = ["--set", f"explore.methods=[{arguments.methods}]"] if arguments.methods else []
     given = [str(folder / "model.keras"), "--data", str(folder / "data.npz"), *chosen]
     finished(["analyze", *given, "--out", str(undisturbed.folder)])
     killed.folder.mkdir()

@@ -15,7 +15,8 @@ from .exploration.shards import Shard
 from .export import Closeness, Export, closeness, export_model, open_exported
 from .latency import LatencyTable, profile
 from .models.load import load_model, save_model
-from .run.workflow import compress
+from .run.in_memory import Compression, compress
+from .run.workflow import RunResult, run_spec
 from .spec import (
     DecomposeSpec,
     ExploreSpec,
@@ -45,6 +46,7 @@ from .stages import (
 __all__ = [  # noqa: RUF022
     "load_model",
     "open_data",
+    "compress",
     "analyze",
     "profile",
     "explore",
@@ -61,8 +63,8 @@ __all__ = [  # noqa: RUF022
     "export_model",
     "open_exported",
     "closeness",
-    "compress",
     "load_spec",
+    "run_spec",
     "Spec",
     "Goal",
     "ExploreSpec",
@@ -71,6 +73,8 @@ __all__ = [  # noqa: RUF022
     "GateSpec",
     "PublishSpec",
     "PromoteSpec",
+    "Compression",
+    "RunResult",
     "Data",
     "Split",
     "Analysis",

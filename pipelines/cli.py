@@ -9,27 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lrf_core.commands.app import run_command_line
-from lrf_core.commands.options import (
-    DropOption,
-    EpochsOption,
-    JsonOption,
-    MacsOption,
-    MethodsOption,
-    NameOption,
-    OutOption,
-    ParamsOption,
-    PlansOption,
-    PolicyOption,
-    SamplesOption,
-    SeedOption,
-    SimilarityOption,
-    ToOption,
-    goal_settings,
-    split_names,
-)
+from lrf_core.commands.flags import JsonOption, by_spec
 from lrf_core.console.terminal import echo, open_closed_streams, say
 from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
-from lrf_core.spec import load_spec
+from lrf_core.spec import Spec, load_spec
 
 if TYPE_CHECKING:
     from pipelines.submit import Submitted
@@ -43,31 +26,25 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-SpecArgument = Annotated[Path, typer.Argument(help="YAML spec; flags override it.")]
 HostOption = Annotated[str, typer.Option(help="Address of the Kubeflow Pipelines API.")]
 NamespaceOption = Annotated[
-    str | None, typer.Option(help="Namespace to run in, where there are several.")
+    str | None, typer.Option(help="Namespace of the run, if the cluster has several.")
 ]
 
 
 @app.command()
-def run(
-    spec: SpecArgument,
-    out: OutOption = None,
-    max_accuracy_drop: DropOption = None,
-    params_reduction: ParamsOption = None,
-    macs_reduction: MacsOption = None,
-    similarity: SimilarityOption = None,
-    methods: MethodsOption = None,
-    samples: SamplesOption = None,
-    policy: PolicyOption = None,
-    plans: PlansOption = None,
-    epochs: EpochsOption = None,
-    to: ToOption = None,
-    name: NameOption = None,
-    seed: SeedOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@by_spec(
+    "out",
+    "goal.max_accuracy_drop",
+    "goal.params_reduction",
+    "goal.macs_reduction",
+    "decompose.plans",
+    "finetune.epochs",
+    "publish.to",
+    "publish.name",
+    file_first=True,
+)
+def run(spec: Spec, as_json: JsonOption = False) -> None:
     """Run the pipeline on this machine, every step in a process of its own.
 
     Leaves in OUT what `lrf compress` leaves there, and the steps' log in OUT/pipeline/run.log.
@@ -78,23 +55,13 @@ def run(
       python -m pipelines run spec.yaml --out out/digits --max-accuracy-drop 0.5
 
     \b
-    Ends with 0 when the model passed and is published, 3 when the gate said no, 2 for bad
-    input, 1 for anything else.
+    Exit code: 0 if the model passed and is published, 3 if it failed the gate, 2 for bad input,
+    1 for any other failure.
     """
-    settings = {
-        "out": out,
-        "seed": seed,
-        "goal": goal_settings(max_accuracy_drop, params_reduction, macs_reduction, similarity),
-        "explore": {"methods": split_names(methods), "samples": samples},
-        "decompose": {"policy": policy, "plans": plans},
-        "finetune": {"epochs": epochs},
-        "publish": {"to": to, "name": name},
-    }
-    asked = load_spec(spec, settings)
     from lrf_core.run.summary import print_run, run_as_json
     from pipelines.local import run as run_here
 
-    finished = run_here(asked, say)
+    finished = run_here(spec, say)
     if as_json:
         typer.echo(json.dumps(run_as_json(finished), indent=2))
     else:
@@ -129,12 +96,11 @@ def compile_(
 
 
 @app.command()
+@by_spec("decompose.plans", "publish.to", file_first=True, in_own_folder=False)
 def submit(
-    spec: SpecArgument,
+    spec: Spec,
     host: HostOption,
     namespace: NamespaceOption = None,
-    plans: PlansOption = None,
-    to: ToOption = None,
     experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = "lrf",
     run_name: Annotated[
         str | None,
@@ -159,13 +125,12 @@ def submit(
       python -m pipelines submit spec.yaml --host https://kfp.example --namespace team --no-wait
 
     \b
-    Ends with 0 when the model was published (or with --no-wait, submitted), 3 when the gate said
-    no, 2 for bad input, 1 for anything else.
+    Exit code: 0 if the model is published (or with --no-wait, the run submitted), 3 if it failed
+    the gate, 2 for bad input, 1 for any other failure.
     """
-    asked = load_spec(spec, {"decompose": {"plans": plans}, "publish": {"to": to}})
     from pipelines.submit import submit as submit_there
 
-    submitted = submit_there(asked, host, namespace, experiment, run_name=run_name, say=say)
+    submitted = submit_there(spec, host, namespace, experiment, run_name=run_name, say=say)
     say(f"{'found' if submitted.found else 'submitted'}: {submitted.url}")
     if wait:
         _await(submitted, host, namespace, as_json)
@@ -214,7 +179,7 @@ def _await(submitted: Submitted, host: str, namespace: str | None, as_json: bool
     else:
         print_results(results)
     if not passed:
-        say("not passed: the gate said no, nothing was published")
+        say("not passed: the candidate failed the gate; nothing is published")
         raise typer.Exit(EXIT_GATE_REFUSED)
     say("passed: published")
 

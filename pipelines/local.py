@@ -20,6 +20,7 @@ from lrf_core.artifacts import (
     DesignSpace,
     FinetuneRecord,
     Plan,
+    PlanOutcome,
     Release,
     Verdicts,
 )
@@ -28,8 +29,10 @@ from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
 from lrf_core.files.atomic import write_atomically_with
 from lrf_core.files.folder_lock import alone_in
 from lrf_core.files.scratch import scratch_folder
-from lrf_core.run.outputs import Outcome, Outputs, Run
-from lrf_core.run.results import write_whole_lineage
+from lrf_core.run.outputs import Outputs
+from lrf_core.run.results import write_lineage
+from lrf_core.run.steps import Judgement
+from lrf_core.run.workflow import RunResult
 from lrf_core.sandbox.setting import sandbox_default
 from lrf_core.spec import Spec
 from lrf_core.storage import open_store
@@ -50,37 +53,28 @@ class StepError(LrfError):
         self.exit_code = exit_code
 
 
-def run(spec: Spec, say: Callable[[str], None]) -> Run:
+def run(spec: Spec, say: Callable[[str], None]) -> RunResult:
     """Run the whole pipeline and leave its artifacts in `spec.out`, as `lrf compress` does.
 
     What kfp.local keeps of each step, and the whole log, is below `pipeline/` there, until the
     next run.
 
     Args:
-        say: called with each line that a step logs; progress, for a person.
+        say: called with each line that a step logs, its progress.
 
     Raises:
         StepError: a step failed.
         LrfError: bad input that can be seen before any step starts, or another run in `spec.out`.
     """
     outputs = Outputs(Path(spec.out))
-    # Steps are told where to publish and where to keep scores and checkpoints, so that they and the
-    # check below mean the same places.
-    to = spec.publish.to or outputs.release.absolute().as_uri()
-    publishing = spec.publish.model_copy(update={"to": to})
-    spec = spec.model_copy(
-        update={
-            "publish": publishing,
-            "explore": spec.effective_explore(),
-            "finetune": spec.effective_finetune(),
-        }
-    )
-    _check_inputs(spec, to)
+    # Steps run elsewhere: the spec they get names the places.
+    spec = spec.in_own_folder()
+    _check_inputs(spec)
     with alone_in(outputs.folder):
         return _run(spec, outputs, say)
 
 
-def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
+def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> RunResult:
     folder = _cleared(outputs)
     with (folder / LOG_FILE).open("w", encoding="utf-8", buffering=1) as log:
         relay = Relay(log, say)
@@ -103,7 +97,7 @@ def _run(spec: Spec, outputs: Outputs, say: Callable[[str], None]) -> Run:
     return _result(folder, outputs)
 
 
-def _check_inputs(spec: Spec, store: str) -> None:
+def _check_inputs(spec: Spec) -> None:
     """What can be seen without TensorFlow; analyze looks closer."""
     for kind, path in (("model", spec.model), ("weights", spec.weights)):
         if path is not None and is_absent(path):
@@ -113,7 +107,7 @@ def _check_inputs(spec: Spec, store: str) -> None:
             f"no data at {spec.data}; give an .npz file, a folder of class folders of images, or "
             "module:function"
         )
-    open_store(store).check()
+    open_store(str(spec.publish.to)).check()
     if spec.explore.cache:
         open_store(spec.explore.cache).check()
 
@@ -136,7 +130,7 @@ def _cleared(outputs: Outputs) -> Path:
 
 
 def _of_run(outputs: Outputs) -> dict[str, Path]:
-    """Where kfp.local leaves what, below the folder of a run, and where a person looks for it."""
+    """Where kfp.local leaves each artifact below the folder of a run, and where it is copied to."""
     return {
         "analyze/analysis": outputs.analysis,
         "merge/design_space": outputs.design_space,
@@ -171,30 +165,30 @@ def _copy(source: Path, target: Path) -> None:
     write_atomically_with(target, partial(shutil.copyfile, source))
 
 
-def _result(folder: Path, outputs: Outputs) -> Run:
+def _result(folder: Path, outputs: Outputs) -> RunResult:
     analysis = Analysis.load(outputs.analysis)
     [file] = folder.glob(f"{NAME}-*/**/validate/verdicts")
     judged = Verdicts.load(file)
     outcomes = []
     for place, verdict in zip(outputs.of_plans(), judged.verdicts, strict=True):
         verdict.save(place.verdict)
-        outcomes.append(
-            Outcome(Plan.load(place.plan), FinetuneRecord.load(place.finetune), verdict)
-        )
-    shown = outcomes[judged.picked]
-    outputs.show(outputs.of_plan(shown.plan.number, shown.plan.asked))
+        plan, record = Plan.load(place.plan), FinetuneRecord.load(place.finetune)
+        outcomes.append(PlanOutcome(plan, record, verdict))
+    judgement = Judgement(tuple(outcomes), judged.picked)
+    plan = judgement.outcome.plan
+    outputs.copy_from(outputs.of_plan(plan.number, plan.asked))
     published = [Release.load(file) for file in folder.glob(f"{NAME}-*/**/publish/release")]
-    if bool(published) != shown.verdict.passed:
+    if bool(published) != judgement.verdict.passed:
         # A condition that kfp.local cannot resolve counts as false there, without an error.
         raise ArtifactError(
-            f"the verdict in {outputs.verdict} says passed={shown.verdict.passed}, but "
+            f"the verdict in {outputs.verdict} says passed={judgement.verdict.passed}, but "
             f"{len(published)} releases were made; see the log in {folder / LOG_FILE}"
         )
     release = published[0] if published else None
     if release:
         space = DesignSpace.load(outputs.design_space)
-        write_whole_lineage(outputs.lineage, analysis, space, shown, release=release)
-    return Run(outputs, analysis, tuple(outcomes), judged.picked, release)
+        write_lineage(outputs.lineage, analysis, space, judgement.outcome, release=release)
+    return RunResult(outputs, analysis, judgement, release)
 
 
 def _failure(relay: Relay, error: RuntimeError, log: Path) -> StepError:

@@ -238,7 +238,7 @@ def test_a_signal_ends_the_workers_of_fine_tuning(
     number: signal.Signals, trained: Trained, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [*compress(trained, out), "--workers", "2"]
+    command = [*compress(trained, out), "--set", "finetune.workers=2"]
     temporary = tmp_path / "tmp"
     ready = once_there_is(temporary, "lrf-workers-*/worker-1.log")
     check(interrupted(command, number, ready, temporary), number)

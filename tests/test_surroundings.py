@@ -125,7 +125,17 @@ def _hostile_images(folder: Path) -> Path:
 def test_names_of_classes_reach_no_output_unescaped(trained: Trained, tmp_path: Path) -> None:
     out, images = tmp_path / "out", _hostile_images(tmp_path / "images")
     ended = lrf(
-        ["compress", trained.model_file, "--data", images, "--out", out, "--samples", "64", *QUICK],
+        [
+            "compress",
+            trained.model_file,
+            "--data",
+            images,
+            "--out",
+            out,
+            "--set",
+            "explore.samples=64",
+            *QUICK,
+        ],
         {"LRF_LOG_LEVEL": "debug"},
     )
     assert ended.code in (0, 3), ended.err

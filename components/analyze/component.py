@@ -30,15 +30,16 @@ def analyze(
     """
     from pathlib import Path
 
-    import lrf_core as lrf
     from components.step import step
 
-    with step("analyze", spec, content=content) as asked:
-        model = lrf.load_model(asked.model, asked.weights)
-        data = lrf.open_data(asked.data, model, asked.seed)
-        found = lrf.analyze(model, data, settings=asked.explore, seed=asked.seed)
-        lrf.save_model(model, Path(baseline.path))
-        found.save(analysis.path)
-        baseline.metadata.update(name=found.model_name, digest=found.model_digest)
-        analysis.metadata.update(layers=len(found.layers), eligible=len(found.eligible()))
-        return list(range(len(found.shards)))
+    with step("analyze", spec, content=content) as settings:
+        from lrf_core.models.load import save_model
+        from lrf_core.run import steps
+
+        model, data = steps.load_inputs(settings)
+        result = steps.analyze(settings, model, data)
+        save_model(model, Path(baseline.path))
+        result.save(analysis.path)
+        baseline.metadata.update(name=result.model_name, digest=result.model_digest)
+        analysis.metadata.update(layers=len(result.layers), eligible=len(result.eligible()))
+        return list(range(len(result.shards)))

@@ -29,28 +29,23 @@ def decompose(
     """
     from pathlib import Path
 
-    import lrf_core as lrf
     from components.step import step
 
-    with step("decompose", spec, number, content=content) as asked:
-        model = lrf.load_model(baseline.path)
-        data = lrf.open_data(asked.data, model, asked.seed)
-        chosen, network = lrf.decompose(
-            model,
-            data,
-            [lrf.DesignSpace.load(design_space.path)],
-            asked.effective_goal(),
-            settings=asked.effective_decompose(),
-            seed=asked.seed,
-            plan=number,
-        )
-        chosen.save(plan.path)
-        lrf.save_model(network, Path(factorized.path))
+    with step("decompose", spec, number, content=content) as settings:
+        from lrf_core.artifacts import DesignSpace
+        from lrf_core.models.load import save_model
+        from lrf_core.run import steps
+
+        model, data = steps.load_inputs(settings, baseline.path)
+        space = DesignSpace.load(design_space.path)
+        result, network = steps.prepare(settings, model, data, space).build(number)
+        result.save(plan.path)
+        save_model(network, Path(factorized.path))
         plan.metadata.update(
-            number=chosen.number,
-            policy=chosen.policy,
-            replaced=len(chosen.replaced()),
-            params=chosen.after.params,
-            macs=chosen.after.macs,
+            number=result.number,
+            policy=result.policy,
+            replaced=len(result.replaced()),
+            params=result.after.params,
+            macs=result.after.macs,
         )
-        factorized.metadata.update(digest=chosen.factorized_digest)
+        factorized.metadata.update(digest=result.factorized_digest)

@@ -28,20 +28,16 @@ def explore(
         content: What the inputs contained when the run was submitted (a digest); "" where that
             is not known. Results are taken over only where it is the same.
     """
-    import lrf_core as lrf
     from components.step import step
 
-    with step("explore", spec, shard, content=content) as asked:
-        model = lrf.load_model(baseline.path)
-        data = lrf.open_data(asked.data, model, asked.seed)
-        inventory = lrf.Analysis.load(analysis.path)
-        found = lrf.explore(
-            model,
-            data,
-            inventory,
-            settings=asked.explore,
-            shard=lrf.Shard(shard + 1, len(inventory.shards)),
-            seed=asked.seed,
-        )
-        found.save(design_space.path)
-        design_space.metadata.update(layers=len(found.layers), candidates=len(found.candidates))
+    with step("explore", spec, shard, content=content) as settings:
+        from lrf_core.artifacts import Analysis
+        from lrf_core.exploration.shards import Shard
+        from lrf_core.run import steps
+
+        model, data = steps.load_inputs(settings, baseline.path)
+        inventory = Analysis.load(analysis.path)
+        part = Shard(shard + 1, len(inventory.shards))
+        space = steps.explore(settings, model, data, inventory, part)
+        space.save(design_space.path)
+        design_space.metadata.update(layers=len(space.layers), candidates=len(space.candidates))

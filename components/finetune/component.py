@@ -27,24 +27,16 @@ def finetune(
     """
     from pathlib import Path
 
-    import lrf_core as lrf
     from components.step import step
 
     part = factorized.metadata.get("digest", "")[:12]
-    with step("finetune", spec, part, content=content) as asked:
-        from lrf_core.models.compiled import compiled_in
+    with step("finetune", spec, part, content=content) as settings:
+        from lrf_core.models.load import load_model, save_model
+        from lrf_core.run import steps
 
-        teacher = lrf.load_model(baseline.path)
-        data = lrf.open_data(asked.data, teacher, asked.seed)
-        model, record = lrf.finetune(
-            lrf.load_model(factorized.path),
-            teacher,
-            data,
-            settings=asked.finetune,
-            seed=asked.seed,
-            compiled=compiled_in(asked.model),
-        )
-        lrf.save_model(model, Path(candidate.path))
+        teacher, data = steps.load_inputs(settings, baseline.path)
+        model, record = steps.finetune(settings, load_model(factorized.path), teacher, data)
+        save_model(model, Path(candidate.path))
         record.save(training.path)
         candidate.metadata.update(digest=record.after_digest)
         training.metadata.update(best_epoch=record.best_epoch, steps=record.steps)

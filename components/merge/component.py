@@ -29,20 +29,14 @@ def merge(
     Returns:
         The plans to decompose by, numbered from 0.
     """
-    import lrf_core as lrf
     from components.step import step
 
-    with step("merge", spec, content=content) as asked:
-        from lrf_core.exploration.merge import merged
-        from lrf_core.stages import plan_numbers
+    with step("merge", spec, content=content) as settings:
+        from lrf_core.artifacts import Analysis, DesignSpace
+        from lrf_core.run import steps
 
-        space = merged([lrf.DesignSpace.load(part.path) for part in shards])
-        numbers = plan_numbers(
-            space,
-            lrf.Analysis.load(analysis.path),
-            asked.effective_goal(),
-            settings=asked.effective_decompose(),
-        )
+        parts = [DesignSpace.load(part.path) for part in shards]
+        space, numbers = steps.merge(settings, parts, Analysis.load(analysis.path))
         space.save(design_space.path)
         design_space.metadata.update(
             layers=len(space.layers), candidates=len(space.candidates), plans=len(numbers)

@@ -40,38 +40,35 @@ def publish(
     """
     from pathlib import Path
 
-    import lrf_core as lrf
     from components.step import step
 
-    with step("publish", spec) as asked:
-        from lrf_core.run.outputs import LINEAGE_FILE, REPORT_FILE
-        from lrf_core.run.workflow import publish_by
-        from lrf_core.stages import override_asked
+    with step("publish", spec) as settings:
+        from lrf_core.artifacts import Analysis, Verdict
+        from lrf_core.models.load import load_model
+        from lrf_core.run import steps
+        from lrf_core.run.outputs import attachments
+        from lrf_core.stages import requested_override
 
-        kept = {
-            lrf.Analysis.file_name: analysis,
-            lrf.DesignSpace.file_name: design_space,
-            lrf.Plan.file_name: plan,
-            lrf.FinetuneRecord.file_name: training,
-            lrf.Verdict.file_name: verdict,
-            REPORT_FILE: report,
-            LINEAGE_FILE: lineage,
-        }
-        judged = lrf.Verdict.load(verdict.path)
-        override = override_asked(judged, asked.publish.override)
-        published = publish_by(
-            asked,
-            lrf.load_model(candidate.path),
+        judged = Verdict.load(verdict.path)
+        result = steps.publish(
+            settings.in_own_folder(),
+            load_model(candidate.path),
             judged,
-            lrf.Analysis.load(analysis.path),
-            {name: Path(artifact.path) for name, artifact in kept.items()},
-            override,
-            asked.effective_gate(),
-            run_id or None,
+            Analysis.load(analysis.path),
+            attachments(
+                analysis=Path(analysis.path),
+                design_space=Path(design_space.path),
+                plan=Path(plan.path),
+                finetune=Path(training.path),
+                verdict=Path(verdict.path),
+                report=Path(report.path),
+                lineage=Path(lineage.path),
+            ),
+            requested_override(judged, settings.publish.override),
+            gate=settings.effective_gate(),
+            run_id=run_id or None,
         )
-        published.save(release.path)
-        release.metadata.update(
-            name=published.name, version=published.version, location=published.location
-        )
-        if published.override:
-            release.metadata.update(overridden_by=published.override.by)
+        result.save(release.path)
+        release.metadata.update(name=result.name, version=result.version, location=result.location)
+        if result.override:
+            release.metadata.update(overridden_by=result.override.by)

@@ -56,53 +56,46 @@ def validate(
     """
     from pathlib import Path
 
-    import lrf_core as lrf
     from components.step import step
 
-    with step("validate", spec, content=content) as asked:
+    with step("validate", spec, content=content) as settings:
         from components.metrics import metrics_of
-        from lrf_core import telemetry
-        from lrf_core.run.outputs import Outcome
-        from lrf_core.run.results import write_results
-        from lrf_core.run.workflow import release_name
-        from lrf_core.stages import by_number, pick, validate_all
+        from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdicts
+        from lrf_core.models.load import load_model, save_model
+        from lrf_core.run import steps
+        from lrf_core.stages import by_number
 
-        original = lrf.load_model(baseline.path)
-        data = lrf.open_data(asked.data, original, asked.seed)
-        tried = by_number(
-            [lrf.Plan.load(each.path) for each in plans],
-            [lrf.FinetuneRecord.load(each.path) for each in trainings],
-            [lrf.load_model(each.path) for each in candidates],
-        )
-        gate = asked.effective_gate()
-        judged = validate_all(
-            original, [model for _, _, model in tried], data, gate=gate, seed=asked.seed
-        )
-        picked = pick(judged)
-        chosen, record, model = tried[picked]
-        lrf.save_model(model, Path(candidate.path))
-        chosen.save(plan.path)
-        record.save(training.path)
-        judged[picked].save(verdict.path)
-        lrf.Verdicts.of(judged, picked).save(verdicts.path)
-        inventory = lrf.Analysis.load(analysis.path)
-        telemetry.record_verdict(judged[picked], release_name(asked, inventory))
-        write_results(
+        original, data = steps.load_inputs(settings, baseline.path)
+        trained = [
+            steps.Candidate(*parts)
+            for parts in by_number(
+                [Plan.load(each.path) for each in plans],
+                [FinetuneRecord.load(each.path) for each in trainings],
+                [load_model(each.path) for each in candidates],
+            )
+        ]
+        judgement = steps.judge(settings, original, trained, data)
+        selected, result = trained[judgement.selected], judgement.verdict
+        save_model(selected.model, Path(candidate.path))
+        selected.plan.save(plan.path)
+        selected.finetune.save(training.path)
+        result.save(verdict.path)
+        all_verdicts = [outcome.verdict for outcome in judgement.outcomes]
+        Verdicts.of(all_verdicts, judgement.selected).save(verdicts.path)
+        steps.record_judgement(
+            settings,
+            judgement,
+            Analysis.load(analysis.path),
+            DesignSpace.load(design_space.path),
             Path(lineage.path),
             Path(report.path),
-            inventory,
-            lrf.DesignSpace.load(design_space.path),
-            [Outcome(*made[:2], each) for made, each in zip(tried, judged, strict=True)],
-            picked,
         )
-        candidate.metadata.update(digest=judged[picked].candidate_digest, plan=chosen.number)
-        verdict.metadata.update(
-            passed=judged[picked].passed, digest=judged[picked].candidate_digest
-        )
-        for name, value in metrics_of(judged[picked]).items():
+        candidate.metadata.update(digest=result.candidate_digest, plan=selected.plan.number)
+        verdict.metadata.update(passed=result.passed, digest=result.candidate_digest)
+        for name, value in metrics_of(result).items():
             metrics.log_metric(name, value)
-        matrix = judged[picked].confusion
+        matrix = result.confusion
         if matrix:
             rows = [list(row) for row in matrix.counts]
             confusion.log_confusion_matrix(list(matrix.labels), rows)
-        return judged[picked].passed
+        return result.passed

@@ -4,7 +4,15 @@ from lrf_core.artifacts.analysis import Analysis, Call, Cost, LayerRecord, Model
 from lrf_core.artifacts.design_space import Candidate, DesignSpace
 from lrf_core.artifacts.plan import Choice, DropCalibration, Plan, TriedPlan
 from lrf_core.artifacts.promotion import Promotion, PromotionStep
-from lrf_core.artifacts.record import MODEL_FILE, Artifact, Lineage, Record, digest_of, versions
+from lrf_core.artifacts.record import (
+    LINEAGE_FILE,
+    MODEL_FILE,
+    Artifact,
+    Lineage,
+    Record,
+    digest_of,
+    versions,
+)
 from lrf_core.artifacts.release import Override, Release, ReleaseFile, ReleaseSummary
 from lrf_core.artifacts.training import EpochRecord, FinetuneRecord
 from lrf_core.artifacts.verdict import (
@@ -16,9 +24,10 @@ from lrf_core.artifacts.verdict import (
     MetricChange,
     Verdict,
 )
-from lrf_core.artifacts.verdicts import Verdicts
+from lrf_core.artifacts.verdicts import PlanOutcome, Verdicts
 
 __all__ = [
+    "LINEAGE_FILE",
     "MODEL_FILE",
     "Analysis",
     "Artifact",
@@ -41,6 +50,7 @@ __all__ = [
     "ModelMeasures",
     "Override",
     "Plan",
+    "PlanOutcome",
     "Promotion",
     "PromotionStep",
     "Record",

@@ -19,6 +19,8 @@ from lrf_core.files.limits import DOCUMENT, read_document
 
 # A model artifact is a folder with this file: a pipeline's output path has no suffix.
 MODEL_FILE = "model.keras"
+# The lineage of all artifacts of a run.
+LINEAGE_FILE = "lineage.json"
 
 
 class Record(BaseModel):

@@ -24,8 +24,10 @@ from lrf_core.commands import (
     profile,
     promote,
     releases,
+    settings,
 )
-from lrf_core.commands.asked import held
+from lrf_core.commands.flags import suggest_setting
+from lrf_core.commands.output import locks
 from lrf_core.console import interrupts, progress, terminal
 from lrf_core.errors import (
     DISK_FAULTS,
@@ -80,16 +82,16 @@ def _with_sandbox_flag(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _as_job(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with metrics of it pushed at its end, and its output folder let go."""
+    """The command, with its metrics pushed and its folder unlocked at its end."""
 
     @functools.wraps(command)
     def run(**flags: object) -> None:
         ended = None
-        with telemetry.job(command.__name__), held:
+        with telemetry.job(command.__name__), locks:
             try:
                 command(**flags)
-            except typer.Exit as said_no:  # by the gate: the command has not failed
-                ended = said_no
+            except typer.Exit as by_gate:  # the command itself has not failed
+                ended = by_gate
         if ended:
             raise ended
 
@@ -111,6 +113,7 @@ for _command in (
 ):
     _reads_models = _command is not frontier.frontier
     app.command()(_as_job(_with_sandbox_flag(_command) if _reads_models else _command))
+app.command("spec")(settings.spec)
 app.add_typer(releases.app, name="releases")
 
 # Commands of packages above the library, which it does not import.
@@ -197,13 +200,14 @@ def _run(app: typer.Typer) -> int:
 
 
 def _usage_problem(error: Exception) -> str | None:
-    """What typer says of wrong flags and arguments; None for another error."""
+    """The message of typer about wrong flags and arguments; None for another error."""
     show = getattr(error, "show", None)
     if show is None or not hasattr(error, "format_message"):
         return None
-    said = io.StringIO()
-    show(file=said)
-    return said.getvalue()
+    message = io.StringIO()
+    show(file=message)
+    suggestion = suggest_setting(getattr(error, "option_name", None) or "")
+    return message.getvalue() + (f"{suggestion}\n" if suggestion else "")
 
 
 def _log_level() -> str:

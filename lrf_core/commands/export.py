@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrf_core.commands.options import DataOption, JsonOption, SeedOption, WeightsOption
+from lrf_core.commands.flags import JsonOption, by_spec
 from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import SpecError
+from lrf_core.spec import Spec
 
 if TYPE_CHECKING:
     import keras
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SAMPLES = 128
 
-ModelArgument = Annotated[
-    str | None, typer.Argument(help="A .keras or .h5 file, or a .json config.")
-]
 FormatOption = Annotated[
     str | None,
     typer.Option(
@@ -40,14 +38,12 @@ CountOption = Annotated[
 ]
 
 
+@by_spec("model", "weights", "data", needs=("model",))
 def export(
-    model: ModelArgument = None,
-    weights: WeightsOption = None,
+    spec: Spec,
     to: FormatOption = None,
-    data: DataOption = None,
     samples: CountOption = DEFAULT_SAMPLES,
     out: FileOption = None,
-    seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model for a runtime, run what was written, and say how close its answers are.
@@ -64,25 +60,22 @@ def export(
       lrf export model.keras --to saved-model --out served/digits/1
 
     \b
-    Ends with 0 when the file is written and runs, 2 for bad input, 1 for anything else; then
-    nothing is written.
+    Exit code: 0 if the file is written and runs, 2 for bad input, 1 for any other failure. Unless
+    it is 0, nothing is written.
     """
-    if not (model and to and out):
-        missing = next(
-            flag for flag, given in (("MODEL", model), ("--to", to), ("--out", out)) if not given
-        )
-        raise SpecError(f"{missing} is missing; see lrf export --help")
+    if not (to and out):
+        raise SpecError(f"{'--out' if to else '--to'} is missing; see lrf export --help")
     import_tensorflow_quietly()
     from lrf_core.export import export_model
     from lrf_core.export.formats import check_format
     from lrf_core.models.load import load_model, weight_bytes
 
-    check_format(to, calibrated=data is not None)
-    network = load_model(model, weights)
-    compared, calibration = _samples(network, data, samples, seed or 0)
+    check_format(to, calibrated=bool(spec.data))
+    network = load_model(spec.model, spec.weights)
+    compared, calibration = _samples(network, spec, samples)
     written = export_model(network, to, out, samples=compared, calibration=calibration)
-    source = f"test samples of {data}" if data else "samples of random numbers"
-    found = _Found(model, to, written, weight_bytes(network), source)
+    source = f"test samples of {spec.data}" if spec.data else "samples of random numbers"
+    found = _Found(spec.model, to, written, weight_bytes(network), source)
     if as_json:
         typer.echo(json.dumps(_as_json(found), indent=2))
     else:
@@ -91,7 +84,7 @@ def export(
 
 @dataclass(frozen=True)
 class _Found:
-    """What is told of an export; `source` says where the samples came from."""
+    """An export; `source` says where the samples came from."""
 
     model: str
     to: str
@@ -100,17 +93,15 @@ class _Found:
     source: str
 
 
-def _samples(
-    model: keras.Model, data: str | None, count: int, seed: int
-) -> tuple[Samples, Samples | None]:
-    """Samples to compare on, and to calibrate with where there is data."""
+def _samples(model: keras.Model, spec: Spec, count: int) -> tuple[Samples, Samples | None]:
+    """Samples to compare on, and to calibrate with if there is data."""
     from lrf_core.data import open_data
     from lrf_core.export import random_samples
 
-    if data is None:
-        return random_samples(model, count, seed), None
-    opened = open_data(data, model, seed)
-    test, train = (split.sample(count, seed) for split in (opened.test, opened.train))
+    if not spec.data:
+        return random_samples(model, count, spec.seed), None
+    opened = open_data(spec.data, model, spec.seed)
+    test, train = (split.sample(count, spec.seed) for split in (opened.test, opened.train))
     return test.arrays()[0], train.arrays()[0]
 
 
@@ -134,7 +125,7 @@ def _print(found: _Found) -> None:
 
     from lrf_core.export import FORMATS
     from lrf_core.report.text import ratio
-    from lrf_core.run.summary import print_for_people
+    from lrf_core.run.summary import print_result
     from lrf_core.secrets.redaction import shown
 
     before, after, closeness = found.weight_bytes, found.export.size, found.export.closeness
@@ -148,4 +139,4 @@ def _print(found: _Found) -> None:
         ("  compared on", f"{closeness.samples:,} {found.source}"),
     )
     table = "\n".join(f"{label:<24}{words}".rstrip() for label, words in rows)
-    print_for_people(Text(shown(table, lines=True)), found.export.path)
+    print_result(Text(shown(table, lines=True)), found.export.path)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrf_core.artifacts import Analysis
-from lrf_core.commands.options import JsonOption, OutOption, SpacesOption
+from lrf_core.commands.flags import JsonOption, OutOption, SpacesOption
 from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import SpecError
-from lrf_core.run.outputs import Outputs
 
 if TYPE_CHECKING:
+    from lrf_core.artifacts import Analysis
     from lrf_core.exploration.frontier import FrontierPoint
 
 COSTS = ("params", "macs", "bytes", "latency")
@@ -33,7 +32,7 @@ PointsOption = Annotated[
 
 
 def frontier(
-    out: OutOption = None,
+    out: OutOption = Path("out"),
     space: SpacesOption = None,
     against: AgainstOption = "params",
     minimize: LossOption = "sensitivity",
@@ -55,11 +54,13 @@ def frontier(
     _one_of("--against", against, COSTS)
     _one_of("--minimize", minimize, LOSSES)
     import_tensorflow_quietly()
+    from lrf_core.artifacts import Analysis
     from lrf_core.exploration.frontier import frontier as trace
     from lrf_core.exploration.merge import read_design_space
     from lrf_core.exploration.resources import options_of_run
+    from lrf_core.run.outputs import Outputs
 
-    outputs = Outputs(Path(out or "out"))
+    outputs = Outputs(out)
     analysis = Analysis.load(outputs.analysis)
     whole = read_design_space(outputs.folder, space or ())
     options = options_of_run(whole, analysis)
@@ -101,9 +102,9 @@ def _print(
     name: str, against: str, minimize: str, points: tuple[FrontierPoint, ...], where: Path
 ) -> None:
     from lrf_core.report.tables import frontier_table
-    from lrf_core.run.summary import print_for_people
+    from lrf_core.run.summary import print_result
 
-    print_for_people(frontier_table(name, against, minimize, points), where)
+    print_result(frontier_table(name, against, minimize, points), where)
 
 
 def _draw(

@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrf_core.commands.options import (
-    DataOption,
-    JsonOption,
-    MethodsOption,
-    SeedOption,
-    WeightsOption,
-    split_names,
-)
+from lrf_core.commands.flags import JsonOption, by_spec
 from lrf_core.console.quiet import import_tensorflow_quietly
-from lrf_core.errors import ModelError, SpecError
-from lrf_core.spec import ExploreSpec
+from lrf_core.errors import ModelError
+from lrf_core.spec import Spec
 
 if TYPE_CHECKING:
     import keras
 
     from lrf_core.models.structure import SampleShape
 
-ModelArgument = Annotated[
-    str | None, typer.Argument(help="A .keras or .h5 file, or a .json config.")
-]
 FileOption = Annotated[
     Path, typer.Option("--out", help="Table to write, or to go on with where there is one.")
 ]
@@ -40,22 +30,19 @@ RepeatsOption = Annotated[
 ]
 
 
+@by_spec("model", "weights", "data", "explore.methods", needs=("model",))
 def profile(
-    model: ModelArgument = None,
-    weights: WeightsOption = None,
-    data: DataOption = None,
-    methods: MethodsOption = None,
+    spec: Spec,
     out: FileOption = Path("latency.json"),
     points: PointsOption = 8,
     repeats: RepeatsOption = 30,
-    seed: SeedOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure each layer, and the chains that may replace it, in LiteRT on one thread.
 
-    Run it where the model is to serve, and give the table to lrf explore or lrf compress by
-    --latency. Layers of equal geometry are measured once, chains at a few ranks of each form.
-    --data is needed only for a model that leaves its input sizes open.
+    Run it on the machine that serves the model, and give the table to lrf explore or lrf compress
+    by --set explore.latency=latency.json. Layers of equal geometry are measured once, chains at a
+    few ranks of each form. --data is needed only for a model that leaves its input sizes open.
 
     Run it again after an interruption, or with other models or methods, and what is in the table
     already is not measured again.
@@ -64,30 +51,26 @@ def profile(
     Examples:
       lrf profile model.keras --out latency.json
       lrf profile model.keras --data images/ --methods tucker,svd --points 4 --out latency.json
-      lrf explore model.keras --data images/ --latency latency.json
+      lrf explore model.keras --data images/ --set explore.latency=latency.json
 
     \b
     Ends with 0 when all is measured, 2 for bad input, 1 for anything else.
     """
-    if not model:
-        raise SpecError("MODEL is missing; see lrf profile --help")
-    settings = ExploreSpec()
-    names = tuple(split_names(methods) or settings.methods)
     import_tensorflow_quietly()
     from lrf_core.latency import profile as profile_layers
     from lrf_core.models.inventory import take_inventory
     from lrf_core.models.load import load_model
     from lrf_core.report.tables import latency_table
-    from lrf_core.run.summary import print_for_people
+    from lrf_core.run.summary import print_result
 
-    network = load_model(model, weights)
-    inventory = take_inventory(network, names, _shape(network, data, seed or 0))
+    network = load_model(spec.model, spec.weights)
+    inventory = take_inventory(network, spec.explore.methods, _shape(network, spec))
     records = [record for record in inventory if record.methods]
     table = profile_layers(
         network,
         records,
-        method_names=names,
-        per_mode=settings.ranks_per_mode,
+        method_names=spec.explore.methods,
+        per_mode=spec.explore.ranks_per_mode,
         points=points,
         repeats=repeats,
         file=out,
@@ -95,11 +78,11 @@ def profile(
     if as_json:
         typer.echo(json.dumps(table.model_dump(mode="json"), indent=2))
     else:
-        print_for_people(latency_table(table, {record.name for record in records}), out)
+        print_result(latency_table(table, {record.name for record in records}), out)
 
 
-def _shape(model: keras.Model, data: str | None, seed: int) -> SampleShape | None:
-    """Of one sample, where there is data. Raises ModelError where it is needed and there is none.
+def _shape(model: keras.Model, spec: Spec) -> SampleShape | None:
+    """The shape of one sample, if there is data. Raises ModelError if it is needed and missing.
 
     Without it, sizes that a model leaves open would be made up, and so would the latencies.
     """
@@ -108,8 +91,8 @@ def _shape(model: keras.Model, data: str | None, seed: int) -> SampleShape | Non
     from lrf_core.data import open_data
     from lrf_core.models.structure import sample_shape
 
-    if data is not None:
-        return sample_shape(open_data(data, model, seed).test.read(np.array([0])))
+    if spec.data:
+        return sample_shape(open_data(spec.data, model, spec.seed).test.read(np.array([0])))
     if any(None in tensor.shape[1:] for tensor in model.inputs):
         raise ModelError(
             f"model '{model.name}' leaves sizes of its input open, on which latencies depend; "

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrf_core.commands.asked import print_json
-from lrf_core.commands.options import JsonOption, SpecOption
+from lrf_core.commands.flags import JsonOption
+from lrf_core.commands.output import print_json
 from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.console.terminal import echo, print_table
 from lrf_core.errors import SpecError
@@ -19,6 +19,9 @@ from lrf_core.spec import GateSpec, PromoteSpec, make_spec, read_spec
 if TYPE_CHECKING:
     from lrf_core.artifacts import Promotion
 
+SpecOption = Annotated[
+    Path | None, typer.Option(help="YAML file with settings; flags override it.")
+]
 NameArgument = Annotated[
     str | None, typer.Argument(help="Name of the release (or publish.name in --spec).")
 ]

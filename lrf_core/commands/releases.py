@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lrf_core.commands.asked import print_json
-from lrf_core.commands.options import JsonOption
+from lrf_core.commands.flags import JsonOption
+from lrf_core.commands.output import print_json
 from lrf_core.console.terminal import echo, print_table, say
 from lrf_core.errors import EXIT_BAD_INPUT
-from lrf_core.storage import open_store
 
 if TYPE_CHECKING:
     from lrf_core.releases import Listed, ListedLine
@@ -48,6 +47,13 @@ PublicKeyOption = Annotated[
 ]
 
 _DEFAULT_STORE = "out/release"
+
+
+def open_store(location: str) -> Store:
+    """As `lrf_core.storage.open_store`, which is imported when a command needs it."""
+    from lrf_core import storage
+
+    return storage.open_store(location)
 
 
 @app.command("list")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from lrf_core.console.progress import track
-from lrf_core.data.split import Array, Split
+from lrf_core.data.split import Array, Data, Split
 from lrf_core.errors import DataError, ModelError
 from lrf_core.models.structure import Samples, input_structure, judged_output, sample_count
 
@@ -214,6 +215,51 @@ def divided(whole: Split, seed: int) -> tuple[Split, Split]:
         share = round(TEST_SHARE * len(members))
         in_test[members[: max(share, 1) if len(members) > 1 else 0]] = True
     return whole.take(np.flatnonzero(~in_test)), whole.take(np.flatnonzero(in_test))
+
+
+def data_of_arrays(
+    x_train: Samples,
+    y_train: npt.ArrayLike,
+    x_test: Samples | None,
+    y_test: npt.ArrayLike | None,
+    class_names: Sequence[str] | None,
+    seed: int,
+) -> Data:
+    """See `Data.from_arrays`."""
+    if (x_test is None) != (y_test is None):
+        raise DataError("give both x_test and y_test, or none of them")
+    parts = {"train": (x_train, y_train)}
+    if x_test is not None and y_test is not None:
+        parts["test"] = (x_test, y_test)
+    arrays: dict[str, Array] = {}
+    splits = []
+    for name, (samples, labels) in parts.items():
+        samples = keras.tree.map_structure(np.asarray, samples)
+        ids = _ids_of(np.asarray(labels), f"y_{name}")
+        flat = keras.tree.flatten(samples)
+        if any(len(values) != len(ids) for values in flat):
+            found = ", ".join(str(len(values)) for values in flat)
+            raise DataError(f"x_{name} has {found} samples, y_{name} {len(ids)} labels")
+        arrays |= {f"x{i}_{name}": values for i, values in enumerate(flat)} | {f"y_{name}": ids}
+        splits.append(Split.of(samples, ids))
+    train, test = splits if len(splits) == 2 else divided(splits[0], seed)
+    check_counts(train, test, "arrays")
+    classes = 1 + max(int(arrays[f"y_{name}"].max()) for name in parts)
+    names = tuple(class_names or map(str, range(classes)))
+    if len(names) < classes:
+        raise DataError(f"there are {len(names)} class names, but labels up to {classes - 1}")
+    return Data(train, test, names, "arrays", digest_of_arrays(arrays))
+
+
+def _ids_of(labels: Array, where: str) -> Array:
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return _ids_of_one_hot(labels, where)
+    ids = labels.reshape(-1)
+    if labels.ndim > 2 or labels.dtype.kind not in "biuf" or not np.equal(ids, np.rint(ids)).all():
+        raise DataError(f"{where} must hold class ids (n,) or one-hot labels (n, classes)")
+    if ids.size and ids.min() < 0:
+        raise DataError(f"{where} holds class id {ids.min()}; ids start at 0")
+    return ids.astype(np.int64)
 
 
 def check_counts(train: Split, test: Split, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,3 +94,41 @@ class Data:
     class_names: tuple[str, ...]
     source: str
     digest: str
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_train: Samples,
+        y_train: npt.ArrayLike,
+        x_test: Samples | None = None,
+        y_test: npt.ArrayLike | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Data:
+        """Data of a classifier from arrays in memory.
+
+        Args:
+            x_train: samples `(n, *input_shape)`; for a model with several inputs a list or dict of
+                such arrays.
+            y_train: class ids `(n,)` or `(n, 1)`, or one-hot `(n, classes)`.
+            x_test: test samples, in the form of `x_train`. Without them a fifth of the samples of
+                each class becomes the test part.
+            y_test: labels of the test samples.
+            class_names: name of each class; by default its number.
+            seed: of the division, if there is no test part.
+
+        Raises:
+            DataError: the arrays do not fit each other, are not labels, or are too few.
+
+        Example:
+            >>> import numpy as np
+            >>> import lrf_core as lrf
+            >>> x, y = np.zeros((100, 8, 8, 1), "uint8"), np.arange(100) % 2
+            >>> data = lrf.Data.from_arrays(x, y)
+            >>> data.train.count, data.test.count, data.class_names
+            (80, 20, ('0', '1'))
+        """
+        from lrf_core.data.check import data_of_arrays
+
+        return data_of_arrays(x_train, y_train, x_test, y_test, class_names, seed)

@@ -43,6 +43,8 @@ def closeness(model: keras.Model, exported: ExportedModel, samples: Samples) -> 
     """Run an export and its model on the same samples.
 
     Args:
+        model: the Keras model that was exported.
+        exported: see `open_exported`.
         samples: `(n, *input_shape)` of any numeric type; for several inputs a list or dict of
             arrays, in the structure of the model's own input.
 

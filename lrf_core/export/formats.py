@@ -77,6 +77,7 @@ def export_model(
     """Convert a model, write the file, run what was written, and put it in place if it answers.
 
     Args:
+        model: any Keras model that was built; it is not changed.
         to: one of `FORMATS`.
         target: the file, or the folder of a SavedModel; an export that is there is replaced.
         samples: to compare answers on, `(n, *input_shape)`; for several inputs a list or dict of
@@ -132,8 +133,11 @@ def check_format(to: str, *, calibrated: bool) -> None:
 def open_exported(path: str | Path) -> ExportedModel:
     """Open a SavedModel folder, a LiteRT file or an ONNX file, whatever their names are.
 
+    Args:
+        path: of the folder or file.
+
     Raises:
-        ExportError: it cannot be read, or its runtime refuses it.
+        ExportError: it cannot be read, or its runtime rejects it.
     """
     path = Path(path)
     if path.is_dir():

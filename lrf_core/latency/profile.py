@@ -40,6 +40,7 @@ def profile(
     Layers of equal geometry are measured once. One thread, one sample of random numbers.
 
     Args:
+        model: the model of these layers.
         records: the eligible layers to measure, as the inventory has them.
         method_names: those whose chains are measured, where they apply.
         per_mode: ranks per mode among which candidates will be; the smallest and the largest are

@@ -85,7 +85,15 @@ def save_model(model: keras.Model, target: Path) -> Path:
 
     The optimizer state is left out: it may be twice the weights.
 
-    Returns the file written.
+    Args:
+        model: any Keras model that was built.
+        target: a `.keras` file, or a folder for `model.keras`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ArtifactError: the file cannot be written.
     """
     path = target if target.suffix == ".keras" else target / MODEL_FILE
     bare = _uncompiled(model) if model.compiled else model

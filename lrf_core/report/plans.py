@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lrf_core.artifacts import Plan, Verdict
+from lrf_core.artifacts import Plan, PlanOutcome, Verdict
 from lrf_core.report import text
-from lrf_core.run.outputs import Outcome
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class PlanRow:
     picked: bool
 
 
-def plan_rows(outcomes: Sequence[Outcome], picked: int) -> tuple[PlanRow, ...]:
+def plan_rows(outcomes: Sequence[PlanOutcome], selected: int) -> tuple[PlanRow, ...]:
     """A row for each plan, where several were judged; nothing where there was one."""
     if len(outcomes) < 2:
         return ()
     return tuple(
-        _row(outcome.plan, outcome.verdict, picked=place == picked)
+        _row(outcome.plan, outcome.verdict, picked=place == selected)
         for place, outcome in enumerate(outcomes)
     )
 

@@ -1,37 +1,31 @@
 """The folder a run leaves behind: the same files, whether from one process or from a pipeline.
 
-Where the spec asks for one plan, all lies in the folder itself. Where it asks for several, what
-belongs to plan i lies in `plans/<i>/` under the same names, and the plan that was picked is copied
-to the folder itself.
+With one plan, all files lie in the folder itself. With several, those of plan i lie in `plans/<i>/`
+under the same names, and those of the selected plan are copied to the folder itself.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lrf_core.artifacts import (
+    LINEAGE_FILE,
     MODEL_FILE,
     Analysis,
-    Artifact,
     DesignSpace,
-    DropCalibration,
     FinetuneRecord,
     Override,
     Plan,
-    Release,
     Verdict,
 )
 from lrf_core.errors import ArtifactError
 from lrf_core.exploration.shards import Shard
-from lrf_core.files.atomic import write_atomically, write_atomically_with
+from lrf_core.files.atomic import write_atomically_with
 
-LINEAGE_FILE = "lineage.json"
 REPORT_FILE = "report.html"
 
 
@@ -75,7 +69,7 @@ class Outputs:
 
     @property
     def candidate(self) -> Path:
-        """The model that was judged."""
+        """The fine-tuned model, which the gate judges."""
         return self.folder / "candidate" / MODEL_FILE
 
     @property
@@ -84,7 +78,7 @@ class Outputs:
 
     @property
     def override(self) -> Path:
-        """A person's decision on the verdict, where there is one."""
+        """The decision of a user to publish although checks failed, if there is one."""
         return self.folder / Override.file_name
 
     @property
@@ -110,12 +104,12 @@ class Outputs:
         """The store that is used when the spec names none."""
         return self.folder / "release"
 
-    def of_plan(self, number: int, asked: int) -> Outputs:
-        """Where the files of one plan lie, of as many as were asked for."""
-        return Outputs(self._plans / str(number)) if asked > 1 else self
+    def of_plan(self, number: int, count: int) -> Outputs:
+        """Where the files of one of `count` plans lie."""
+        return Outputs(self._plans / str(number)) if count > 1 else self
 
     def of_plans(self) -> tuple[Outputs, ...]:
-        """Where the files of all plans lie that were decomposed by, in the order of numbers."""
+        """Where the files of each plan lie that was built, in the order of their numbers."""
         several = [
             Outputs(folder)
             for folder in self._plans.glob("*")
@@ -124,7 +118,7 @@ class Outputs:
         return tuple(sorted(several, key=lambda each: int(each.folder.name))) or (self,)
 
     def clear_plans(self, keep: Sequence[int] = ()) -> None:
-        """Remove the folders of plans that an earlier run left, but for some numbers.
+        """Remove the folders of plans that an earlier run left, except for some numbers.
 
         Raises:
             ArtifactError: a folder cannot be removed.
@@ -136,12 +130,12 @@ class Outputs:
         except OSError as error:
             raise ArtifactError(f"cannot clear {self._plans}: {error.strerror or error}") from None
 
-    def show(self, picked: Outputs) -> None:
+    def copy_from(self, plan: Outputs) -> None:
         """Copy the files of one plan to the folder itself, unless they lie there."""
-        if picked == self:
+        if plan == self:
             return
         for name in ("plan", "factorized", "finetune", "candidate", "verdict"):
-            source, target = getattr(picked, name), getattr(self, name)
+            source, target = getattr(plan, name), getattr(self, name)
             write_atomically_with(target, partial(shutil.copyfile, source))
 
     @property
@@ -149,82 +143,35 @@ class Outputs:
         return self.folder / "plans"
 
     def attachments(self) -> dict[str, Path]:
-        """What a release carries beside the model: name in the release to file here."""
-        files = (
-            self.analysis,
-            self.design_space,
-            self.plan,
-            self.finetune,
-            self.verdict,
-            self.report,
-            self.lineage,
+        """See `attachments`."""
+        return attachments(
+            analysis=self.analysis,
+            design_space=self.design_space,
+            plan=self.plan,
+            finetune=self.finetune,
+            verdict=self.verdict,
+            report=self.report,
+            lineage=self.lineage,
         )
-        return {file.name: file for file in files}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one plan came to."""
-
-    plan: Plan
-    finetune: FinetuneRecord
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a whole run came to.
-
-    Attributes:
-        outcomes: of all plans, by their numbers.
-        picked: index of the outcome that the run is about.
-        release: None when the gate said no.
-    """
-
-    outputs: Outputs
-    analysis: Analysis
-    outcomes: tuple[Outcome, ...]
-    picked: int
-    release: Release | None
-
-    @property
-    def plan(self) -> Plan:
-        return self.outcomes[self.picked].plan
-
-    @property
-    def finetune(self) -> FinetuneRecord:
-        return self.outcomes[self.picked].finetune
-
-    @property
-    def verdict(self) -> Verdict:
-        return self.outcomes[self.picked].verdict
-
-
-def write_lineage(path: Path, *artifacts: Artifact | DesignSpace) -> Path:
-    """Write the lineage of a run's artifacts, in the order they were made, as one JSON file.
-
-    The verdict's entry keeps the accuracy drop that its plan was chosen by beside what came out.
-    """
-    plan = next((artifact for artifact in artifacts if isinstance(artifact, Plan)), None)
-    content: list[dict[str, Any]] = []
-    for artifact in artifacts:
-        entry = {"artifact": type(artifact).__name__, **artifact.lineage.model_dump(mode="json")}
-        if isinstance(artifact, Verdict) and plan is not None and plan.calibration is not None:
-            entry["prediction"] = _prediction(plan, plan.calibration, artifact)
-        content.append(entry)
-    write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
-    return path
-
-
-def _prediction(plan: Plan, calibration: DropCalibration, verdict: Verdict) -> dict[str, Any]:
-    """Accuracy drops in points: before fine-tuning on training samples, after it on test samples.
-
-    `measured_drop` is null where the gate could not compare the answers.
-    """
+def attachments(
+    *,
+    analysis: Path,
+    design_space: Path,
+    plan: Path,
+    finetune: Path,
+    verdict: Path,
+    report: Path,
+    lineage: Path,
+) -> dict[str, Path]:
+    """All that a release carries beside the model: name in the release to file here."""
     return {
-        "predicted_drop_before_finetuning": plan.predicted_drop,
-        "measured_drop_before_finetuning": calibration.measured_drop,
-        "standard_error": calibration.standard_error,
-        "expected_drop": calibration.expected_drop,
-        "measured_drop": verdict.accuracy_drop,
+        Analysis.file_name: analysis,
+        DesignSpace.file_name: design_space,
+        Plan.file_name: plan,
+        FinetuneRecord.file_name: finetune,
+        Verdict.file_name: verdict,
+        REPORT_FILE: report,
+        LINEAGE_FILE: lineage,
     }

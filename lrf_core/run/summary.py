@@ -1,4 +1,4 @@
-"""What a person reads at the end of a run."""
+"""What a terminal shows at the end of a run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lrf_core.report.tables import (
     plans_table,
     published,
 )
-from lrf_core.run.outputs import Run
+from lrf_core.run.workflow import RunResult
 
 
-def print_run(run: Run) -> None:
+def print_run(run: RunResult) -> None:
     """Print the tables of a whole run and where its results lie."""
-    if rows := plan_rows(run.outcomes, run.picked):
+    if rows := plan_rows(run.judgement.outcomes, run.judgement.selected):
         print_table(plans_table(rows))
     print_table(layers_table(run.plan, run.analysis))
     print_table(before_after_table(run.verdict, run.plan))
@@ -33,8 +33,8 @@ def print_run(run: Run) -> None:
     print_table("report: ", str(run.outputs.report))
 
 
-def run_as_json(run: Run) -> dict[str, Any]:
-    """The same for machines; `plan` and `verdict` are of the plan that was picked."""
+def run_as_json(run: RunResult) -> dict[str, Any]:
+    """The same for machines; `plan` and `verdict` are those of the selected plan."""
     return {
         "passed": run.verdict.passed,
         "out": str(run.outputs.folder),
@@ -44,18 +44,18 @@ def run_as_json(run: Run) -> dict[str, Any]:
         "plans": [
             {
                 "number": outcome.plan.number,
-                "picked": place == run.picked,
+                "picked": place == run.judgement.selected,
                 "plan": outcome.plan.model_dump(mode="json"),
                 "finetune": outcome.finetune.model_dump(mode="json"),
                 "verdict": outcome.verdict.model_dump(mode="json"),
             }
-            for place, outcome in enumerate(run.outcomes)
+            for place, outcome in enumerate(run.judgement.outcomes)
         ],
         "release": run.release.model_dump(mode="json") if run.release else None,
     }
 
 
-def print_for_people(content: Any, where: str | Path) -> None:
+def print_result(content: Any, place: str | Path) -> None:
     """Print a table or a line, and where the artifact lies."""
     print_table(content)
-    print_table("written to", str(where))
+    print_table("written to", str(place))

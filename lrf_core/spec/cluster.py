@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lrf_core.secrets.verdict_key import KEY_FILE_SETTING
-from lrf_core.spec.duration import Duration
-from lrf_core.spec.section import Section
+from lrf_core.spec.section import Duration, Section
 
 StageName = Literal["analyze", "explore", "merge", "decompose", "finetune", "validate", "publish"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)

@@ -14,7 +14,7 @@ from lrf_core.spec.trainjob import TrainJobSpec
 class FinetuneSpec(Section):
     """How the factorized model is trained, once."""
 
-    epochs: int = Field(3, ge=0, description="0 skips fine-tuning.")
+    epochs: int = Field(3, ge=0, description="Epochs of fine-tuning; 0 skips it.")
     batch_size: int | None = Field(
         None,
         ge=1,

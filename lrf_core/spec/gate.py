@@ -82,7 +82,7 @@ class GateSpec(Section):
         None, gt=0.0, description="The same in LiteRT, on one thread."
     )
     max_samples: int | None = Field(None, ge=1, description="Judge on at most this many samples.")
-    latency_repeats: int = Field(30, ge=3)
+    latency_repeats: int = Field(30, ge=3, description="Timed runs of each model.")
 
     def judges_accuracy(self) -> bool:
         """Whether the metric is top-1 or top-k accuracy, whose drops are points."""

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in one line for a person."""
+"""What is wrong with settings, in one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _suggestion(location: tuple[int | str, ...], settings: type[BaseModel]) -> s
     for part in location[:-1]:
         if isinstance(part, int):
             continue  # of a list: its items are the section
-        below = _section_in(section.model_fields[part].annotation)
+        below = section_in(section.model_fields[part].annotation)
         if below is None:
             return ""
         section = below
@@ -49,10 +49,10 @@ def _suggestion(location: tuple[int | str, ...], settings: type[BaseModel]) -> s
     return f" (did you mean '{near[0]}'?)" if near else f" (known here: {known})"
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds: itself, or one in `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) is dict:
         return None  # its keys are the user's own
-    return next(filter(None, map(_section_in, get_args(annotation))), None)
+    return next(filter(None, map(section_in, get_args(annotation))), None)

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lrf_core.spec.duration import Duration
-from lrf_core.spec.section import Section
+from lrf_core.spec.section import Duration, Section
 
 
 class PrometheusSpec(Section):

@@ -38,7 +38,7 @@ class Spec(Section):
         "of these, or module:function."
     )
     out: str = Field("out", description="Folder for every artifact of the run.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
     goal: Goal = Goal()
     explore: ExploreSpec = ExploreSpec()
     decompose: DecomposeSpec = DecomposeSpec()
@@ -53,40 +53,50 @@ class Spec(Section):
         try:
             self.effective_cluster()
         except ValidationError as error:
-            said = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"finetune.trainjob.claims beside those of cluster: {said}") from None
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(
+                f"finetune.trainjob.claims beside those of cluster: {reason}"
+            ) from None
         return self
 
     def effective_goal(self) -> Goal:
-        """The goal, with the default of at most 1 point lost when nothing was asked for."""
+        """The goal; without any limit, a `max_accuracy_drop` of 1 point."""
         if self.goal == Goal():
             return Goal(max_accuracy_drop=1.0)
         return self.goal
 
-    def effective_explore(self) -> ExploreSpec:
-        """How to explore, with scores kept in the run's own folder unless the spec says where."""
-        if self.explore.cache is not None:
-            return self.explore
-        return self.explore.model_copy(update={"cache": str(Path(self.out) / ".cache")})
+    def in_own_folder(self) -> Spec:
+        """The spec with scores, checkpoints and releases in `out`, unless it names other places.
 
-    def effective_decompose(self) -> DecomposeSpec:
-        """How to decompose, given the goal and whether fine-tuning follows."""
-        trained = self.finetune.epochs > 0
-        asked = self.decompose
-        return asked.model_copy(
+        Runs on this machine use it. A step on a cluster does not: nothing outlives its folder.
+        """
+        folder = Path(self.out)
+        checkpoint = self.finetune.checkpoint
+        cache = str(folder / ".cache") if self.explore.cache is None else self.explore.cache
+        if checkpoint is None:
+            # Who wants no cache wants nothing to be stored between runs.
+            checkpoint = False if cache is False else str(folder / ".cache")
+        to = self.publish.to or (folder / "release").absolute().as_uri()
+        return self.model_copy(
             update={
-                "minimize": asked.minimize
-                or self.effective_goal().minimized("error" if trained else "sensitivity"),
-                "expected_recovery": asked.expected_recovery if trained else 0.0,
-                "plans": asked.plans_for(self.effective_goal()),
+                "explore": self.explore.model_copy(update={"cache": cache}),
+                "finetune": self.finetune.model_copy(update={"checkpoint": checkpoint}),
+                "publish": self.publish.model_copy(update={"to": to}),
             }
         )
 
-    def effective_finetune(self) -> FinetuneSpec:
-        """How to fine-tune, with checkpoints in the run's own folder unless the spec says where."""
-        if self.finetune.checkpoint is not None:
-            return self.finetune
-        return self.finetune.model_copy(update={"checkpoint": str(Path(self.out) / ".cache")})
+    def effective_decompose(self) -> DecomposeSpec:
+        """How to decompose, given the goal and whether fine-tuning follows."""
+        is_trained = self.finetune.epochs > 0
+        settings, goal = self.decompose, self.effective_goal()
+        return settings.model_copy(
+            update={
+                "minimize": settings.minimize
+                or goal.minimized("error" if is_trained else "sensitivity"),
+                "expected_recovery": settings.expected_recovery if is_trained else 0.0,
+                "plans": settings.plans_for(goal),
+            }
+        )
 
     def effective_cluster(self) -> ClusterSpec:
         """How steps run on Kubernetes, with what a TrainJob of fine-tuning shares with its step."""
@@ -99,14 +109,14 @@ class Spec(Section):
         )
 
     def effective_gate(self) -> GateSpec:
-        """The gate, with the limits it takes over from the goal."""
+        """The gate, with the limits that the goal sets."""
         goal, gate = self.effective_goal(), self.gate
         drop = gate.max_accuracy_drop
         if drop is None:
-            # A point of accuracy that nobody asked for must not fail another metric.
-            asked = goal if gate.judges_accuracy() else self.goal
+            # The default of 1 point of accuracy must not fail another metric.
+            limits = goal if gate.judges_accuracy() else self.goal
             default = 1.0 if gate.judges_accuracy() else None
-            drop = default if asked.max_accuracy_drop is None else asked.max_accuracy_drop
+            drop = default if limits.max_accuracy_drop is None else limits.max_accuracy_drop
         params = gate.min_params_reduction
         macs = gate.min_macs_reduction
         size = gate.max_weight_bytes
@@ -176,7 +186,16 @@ def _refuse_secrets(settings: Any, where: str = "") -> None:
 
 
 def load_spec(path: str | Path, overrides: dict[str, Any] | None = None) -> Spec:
-    """Read and validate a YAML spec. Raises SpecError."""
+    """Read and validate a YAML spec.
+
+    Args:
+        path: of the file.
+        overrides: settings that override those of the file, in the same shape; None overrides
+            nothing.
+
+    Raises:
+        SpecError: the file cannot be read, a key is unknown, or a value cannot be used.
+    """
     return make_spec(read_spec(path), overrides)
 
 

@@ -7,10 +7,10 @@ from lrf_core.stages.analyze import analyze
 from lrf_core.stages.decompose import Prepared, decompose, plan_numbers, prepare
 from lrf_core.stages.explore import explore
 from lrf_core.stages.finetune import finetune
-from lrf_core.stages.override import override_asked, override_of
-from lrf_core.stages.pick import by_number, pick
+from lrf_core.stages.override import override_of, requested_override
 from lrf_core.stages.promote import promote
 from lrf_core.stages.publish import publish
+from lrf_core.stages.selection import by_number, select_candidate
 from lrf_core.stages.validate import smallest_passing, validate, validate_all
 
 __all__ = [
@@ -20,13 +20,13 @@ __all__ = [
     "decompose",
     "explore",
     "finetune",
-    "override_asked",
     "override_of",
-    "pick",
     "plan_numbers",
     "prepare",
     "promote",
     "publish",
+    "requested_override",
+    "select_candidate",
     "smallest_passing",
     "validate",
     "validate_all",

@@ -30,7 +30,9 @@ def analyze(
     Args:
         model: any Keras model that was built; a subclassed one must do nothing but call layers
             and `keras.ops`, see `lrf_core.models.unroll`.
-        data: its test samples give the baseline accuracy, where they have labels.
+        data: its test samples give the baseline accuracy, if they have labels.
+        settings: methods and layers to consider; by default all.
+        seed: of everything random.
 
     Raises:
         ModelError: the model cannot be factorized safely.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrf_core.artifacts import (
+    LINEAGE_FILE,
     MODEL_FILE,
     Analysis,
     DesignSpace,
@@ -23,7 +24,6 @@ from lrf_core.releases.answers import ANSWERS_FILE
 from lrf_core.releases.contents import LITERT_FILE, ONNX_FILE
 from lrf_core.releases.layout import INTENT_FILE, SAVED_MODEL, SIGNATURE_FILE
 from lrf_core.releases.sbom import SBOM_FILE
-from lrf_core.run.outputs import LINEAGE_FILE
 
 _ATTACHMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RESERVED = (

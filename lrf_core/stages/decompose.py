@@ -68,7 +68,12 @@ def decompose(
     drop.
 
     Args:
+        model: the original; it is not changed.
+        data: that of the exploration.
         spaces: the shards of one exploration of this model with this data and seed.
+        goal: limits that the plan must meet.
+        settings: how candidates are chosen, and whether layers are refitted.
+        seed: that of the exploration.
         plan: number of the plan, see `plan_numbers`; 0 is the one that the goal asks for. The same
             number is the same plan, whichever others are built.
 
@@ -89,6 +94,12 @@ def plan_numbers(
 ) -> list[int]:
     """The numbers of the plans that `decompose` can build, from 0: as many as the settings ask for,
     or, with a logged line, as many as the design space has that differ.
+
+    Args:
+        space: of all layers.
+        analysis: of the same model.
+        goal: limits that the plans must meet.
+        settings: how many plans to build, and how candidates are chosen.
 
     Raises:
         GoalError: the limits of the goal cannot be met, whatever the drop.

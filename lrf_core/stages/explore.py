@@ -60,10 +60,13 @@ def explore(
     once: after an interruption the same call goes on where it stopped.
 
     Args:
+        model: any Keras model that was built; it is not changed.
+        data: the calibration samples are drawn from its training part; labels are not needed.
         analysis: of this very model.
         settings: `methods` are those of the analysis, or some of them.
         shard: which part of the layers, of any number of parts; None explores all. All parts
             together hold the same candidates as one exploration of all layers.
+        seed: of everything random.
 
     Raises:
         ArtifactError: the analysis or the latency table is of another model.

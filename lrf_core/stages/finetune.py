@@ -62,6 +62,8 @@ def finetune(
         model: factorized; answers (batch, classes), as logits or as probabilities.
         teacher: the original model, with the same inputs and classes.
         data: only its training part is used.
+        settings: epochs, distillation, checkpoints and so on.
+        seed: of everything random.
         compiled: whose loss takes the place of cross-entropy, and whose metrics are recorded;
             default: what the teacher is compiled with.
         workers: set in such a process: all of them call this alike, and get the same.

@@ -21,6 +21,7 @@ def override_of(verdict: Verdict, *, by: str, reason: str, checks: Sequence[str]
     """A person's decision to publish a model although checks of its verdict failed.
 
     Args:
+        verdict: on the candidate to publish.
         by: who decides.
         reason: why, for those who meet the release later.
         checks: names of the checks that may fail; none stands for all that did.
@@ -64,7 +65,7 @@ def override_of(verdict: Verdict, *, by: str, reason: str, checks: Sequence[str]
     )
 
 
-def override_asked(verdict: Verdict, asked: OverrideSpec | None) -> Override | None:
+def requested_override(verdict: Verdict, asked: OverrideSpec | None) -> Override | None:
     """The override that a spec asks for; None where there is none, or the model passed.
 
     An override is about one model. Where the candidate is another one, it is not applied, and a

@@ -70,6 +70,7 @@ def promote(
         store: where the releases are, see `lrf_core.storage.open_store`.
         name: of the released model.
         ref: an alias, a number, or `v-...`.
+        settings: the service, the steps of the traffic, and what is watched.
         gate: the limits that the verdict must have been made by; None where nobody asked for any.
 
     Raises:

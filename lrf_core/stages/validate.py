@@ -54,6 +54,9 @@ def validate(
     check.
 
     Args:
+        baseline: the original model.
+        candidate: the compressed model.
+        data: only its test part is used.
         gate: the limits that count, `Spec.effective_gate()` for a whole spec.
         seed: of the samples drawn (`gate.max_samples`) and of the bootstrap.
 
@@ -85,6 +88,13 @@ def validate_all(
     judged at 1 - (1 - confidence) / candidates (Bonferroni), so that `gate.confidence` holds for
     whichever is chosen.
 
+    Args:
+        baseline: the original model.
+        candidates: the compressed models.
+        data: only its test part is used.
+        gate: the limits that count, `Spec.effective_gate()` for a whole spec.
+        seed: of the samples drawn (`gate.max_samples`) and of the bootstrap.
+
     Returns:
         A verdict for each candidate, in order.
 
@@ -110,10 +120,13 @@ def validate_all(
 
 
 def smallest_passing(verdicts: Sequence[Verdict]) -> int | None:
-    """Index of the smallest candidate that passed; None where none did.
+    """Index of the smallest candidate that passed; None if none did.
 
     The smallest has the fewest parameters; of equal ones the fewest MACs, then the fewest weight
     bytes, then the lowest index.
+
+    Args:
+        verdicts: one for each candidate.
     """
 
     def size(index: int) -> tuple[int, int, int, int]:

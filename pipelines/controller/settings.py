@@ -10,9 +10,8 @@ from pydantic import Field, ValidationError
 
 from lrf_core.errors import SpecError
 from lrf_core.spec import make_spec, read_spec
-from lrf_core.spec.duration import Duration
 from lrf_core.spec.problems import problems_in
-from lrf_core.spec.section import Section
+from lrf_core.spec.section import Duration, Section
 from lrf_core.storage import open_store
 
 _SPEC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

@@ -21,7 +21,7 @@ from lrf_core.commands import app as cli
 
 STAGES = ("analyze", "explore", "decompose", "finetune", "validate", "publish")
 FLAGS = {
-    "explore": ["--samples", "64"],
+    "explore": ["--set", "explore.samples=64"],
     "decompose": ["--params-reduction", "0.3"],
     "finetune": ["--epochs", "1"],
     "validate": ["--max-accuracy-drop", "50"],

@@ -17,7 +17,7 @@ from lrf_core.artifacts import Analysis, DesignSpace, Plan
 from lrf_core.commands import app as cli
 from lrf_core.run.outputs import Outputs
 
-QUICK = ["--samples", "48", "--methods", "svd,tucker"]
+QUICK = ["--set", "explore.samples=48", "--set", "explore.methods=[svd,tucker]"]
 Lrf = Callable[..., tuple[int, str, str]]
 
 

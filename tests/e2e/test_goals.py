@@ -52,12 +52,14 @@ def test_limits_are_flags_and_are_recorded(
     trained: Trained, explored: Path, decompose: Run
 ) -> None:
     before = weight_bytes(trained.model)
-    code, said = decompose("--max-weight-bytes", before // 2, "--macs-reduction", 0.2)
+    code, said = decompose("--set", f"goal.max_weight_bytes={before // 2}", "--macs-reduction", 0.2)
     assert code == 0, said
     plan = lrf.Plan.load(explored)
     assert plan.limits == {"macs": pytest.approx(0.8 * plan.before.macs), "bytes": before // 2}
     assert weight_bytes(lrf.load_model(explored / "factorized")) <= before // 2
-    code, said = decompose("--max-predicted-loss", 0.05, "--minimize", "macs")
+    code, said = decompose(
+        "--set", "goal.max_predicted_loss=0.05", "--set", "decompose.minimize=macs"
+    )
     assert code == 0, said
     plan = lrf.Plan.load(explored)
     assert (plan.minimized, plan.limits) == ("macs", {"sensitivity": 0.05})
@@ -65,24 +67,29 @@ def test_limits_are_flags_and_are_recorded(
 
 
 def test_a_budget_below_the_smallest_plan_names_one_that_can_be_had(decompose: Run) -> None:
-    code, said = decompose("--max-params", 100, "--bytes-reduction", 0.2)
+    code, said = decompose("--set", "goal.max_params=100", "--set", "goal.bytes_reduction=0.2")
     assert code == 2
     assert "cannot be reached: the smallest plan reaches" in said
     smallest = re.search(r"reaches params_reduction [\d.]+ \(max_params (\d+)\)", said)
     assert smallest is not None
-    code, said = decompose("--max-params", smallest[1], "--bytes-reduction", 0.2)
+    code, said = decompose(
+        "--set", f"goal.max_params={smallest[1]}", "--set", "goal.bytes_reduction=0.2"
+    )
     assert code == 0, said
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--max-latency-ms", 1), "measure it with explore.latency"),
-        (("--minimize", "latency", "--similarity", 0.5), "`lrf profile`"),
-        (("--minimize", "params", "--max-macs", 10**9), "needs a limit on the loss"),
-        (("--minimize", "size"), "setting 'decompose.minimize'"),
-        (("--max-params", 0), "setting 'goal.max_params'"),
-        (("--policy", "greedy"), "'knapsack', 'threshold' or 'vbmf'"),
+        (("--set", "goal.max_latency_ms=1"), "measure it with explore.latency"),
+        (("--set", "decompose.minimize=latency", "--set", "goal.similarity=0.5"), "`lrf profile`"),
+        (
+            ("--set", "decompose.minimize=params", "--set", f"goal.max_macs={10**9}"),
+            "needs a limit on the loss",
+        ),
+        (("--set", "decompose.minimize=size"), "setting 'decompose.minimize'"),
+        (("--set", "goal.max_params=0"), "setting 'goal.max_params'"),
+        (("--set", "decompose.policy=greedy"), "'knapsack', 'threshold' or 'vbmf'"),
     ],
 )
 def test_goals_that_cannot_be_meant(

@@ -29,7 +29,7 @@ ALWAYS = {
     "report.html",
     "lineage.json",
 }
-QUICK = ["--samples", "64", "--epochs", "1", "--params-reduction", "0.3"]
+QUICK = ["--set", "explore.samples=64", "--epochs", "1", "--params-reduction", "0.3"]
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def test_a_model_that_fails_is_published_by_nothing_but_a_persons_decision(
 
 def test_json_for_machines(trained: Trained, lrf: Lrf, tmp_path: Path) -> None:
     limits = gate(tmp_path, max_accuracy_drop=50)
-    by_drop = [*QUICK[:4], "--max-accuracy-drop", 4]
+    by_drop = [*QUICK[:4], "--max-accuracy-drop", 4, "--plans", 1]
     ended = lrf(*compress(trained, tmp_path / "out", *by_drop, "--json", *limits))
     result = json.loads(ended.out)
     assert result["passed"]
@@ -294,9 +294,12 @@ def bad(trained: Trained, tmp_path: Path) -> dict[str, Path]:
         (["{model}", "--data", "{classes}"], "label"),
         (["{model}", "--data", "{few}"], "few"),
         (["{model}"], "--data is missing"),
-        (["{model}", "--data", "{data}", "--samples", "100000"], "explore.samples"),
+        (["{model}", "--data", "{data}", "--set", "explore.samples=100000"], "explore.samples"),
         (["{model}", "--data", "{data}", "--params-reduction", "0.999"], "cannot be reached"),
-        (["{model}", "--data", "{data}", "--methods", "tuker"], "did you mean 'tucker'"),
+        (
+            ["{model}", "--data", "{data}", "--set", "explore.methods=[tuker]"],
+            "did you mean 'tucker'",
+        ),
         (["{model}", "--data", "{data}", "--to", "{file}/store"], "file/store"),
         (["{model}", "--data", "{data}", "--to", "ftp://host/x"], "ftp"),
         (["{model}", "--data", "{data}", "--out", "{file}/out"], "file/out"),
@@ -310,7 +313,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     paths |= {"gone": str(tmp_path / "gone")}
     given = [flag.format(**paths) for flag in flags]
     out = [] if "--out" in given else ["--out", tmp_path / "out"]
-    samples = [] if "--samples" in given else ["--samples", "32"]
+    samples = [] if "explore.samples=100000" in given else ["--set", "explore.samples=32"]
     ended = lrf("compress", *given, *out, *samples)
     assert ended.code == 2, ended.err
     assert message in ended.error

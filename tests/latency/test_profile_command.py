@@ -1,4 +1,4 @@
-"""`lrf profile`, and `--latency` of the commands that use its table."""
+"""`lrf profile`, and the commands that use its table."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def test_profile_then_explore(
     assert told["threads"] == 1
 
     given = (trained.model_file, "--data", trained.data_file, "--out", tmp_path / "out")
-    code, _, err = lrf("analyze", *given, "--methods", "svd,tucker")
+    code, _, err = lrf("analyze", *given, "--set", "explore.methods=[svd,tucker]")
     assert code == 0, err
     asked = ("--samples", "64", "--methods", "svd,tucker")
-    code, _, err = lrf("explore", *given, *asked, "--latency", table)
+    code, _, err = lrf("explore", *given, *asked, "--set", f"explore.latency={table}")
     assert code == 0, err
     space = DesignSpace.load(tmp_path / "out" / "design_space.parquet")
     assert set(space.latency_ms) == set(space.layers)
     assert all(each.latency_ms for each in space.candidates)
 
-    code, _, err = lrf("explore", *given, *asked, "--latency", "measure")
+    code, _, err = lrf("explore", *given, *asked, "--set", "explore.latency=measure")
     assert code == 0, err
     assert LatencyTable.load(tmp_path / "out" / "latency.json").geometries
 
@@ -72,8 +72,15 @@ def test_compress_with_a_table_keeps_what_is_done_until_the_table_changes(
     assert lrf("profile", trained.model_file, "--out", table, *FEW)[0] == 0
     command = (
         *("compress", trained.model_file, "--data", trained.data_file, "--out", tmp_path / "out"),
-        *("--methods", "svd,tucker", "--samples", "64", "--epochs", "0"),
-        *("--params-reduction", "0.3", "--max-accuracy-drop", "50", "--latency", table),
+        *("--set", "explore.methods=[svd,tucker]", "--set", "explore.samples=64", "--epochs", "0"),
+        *(
+            "--params-reduction",
+            "0.3",
+            "--max-accuracy-drop",
+            "50",
+            "--set",
+            f"explore.latency={table}",
+        ),
     )
     code, _, err = lrf(*command)
     assert code in (0, 3), err
@@ -102,16 +109,19 @@ def test_bad_input_is_one_line(trained: Trained, lrf: Lrf, tmp_path: Path) -> No
     given = (trained.model_file, "--data", trained.data_file, "--out", tmp_path / "out")
     code, _, err = lrf("analyze", *given)
     assert code == 0, err
-    explore = ("explore", *given, "--samples", "16", "--latency")
+    explore = ("explore", *given, "--samples", "16", "--set")
     cases = {
         "MODEL is missing": ("profile",),
         "no model at": ("profile", tmp_path / "none.keras"),
         "unknown method 'tuker'": ("profile", small, "--methods", "tuker"),
         "is no LatencyTable": ("profile", small, "--out", damaged),
         "leaves sizes of its input open": ("profile", open_sizes, "--out", tmp_path / "x.json"),
-        "no LatencyTable of this version": (*explore, damaged),
-        "cannot read LatencyTable": (*explore, tmp_path / "none.json"),
-        "no layer like conv0 (Conv2D 3x3x3x8 at 16x16), conv0b": (*explore, other),
+        "no LatencyTable of this version": (*explore, f"explore.latency={damaged}"),
+        "cannot read LatencyTable": (*explore, f"explore.latency={tmp_path / 'none.json'}"),
+        "no layer like conv0 (Conv2D 3x3x3x8 at 16x16), conv0b": (
+            *explore,
+            f"explore.latency={other}",
+        ),
     }
     for words, arguments in cases.items():
         code, out, err = lrf(*arguments)

@@ -9,10 +9,9 @@ import rich.console
 from reading import Page
 from reported import analysis, plan, record, verdict, with_prediction
 
-from lrf_core.artifacts import Cost, Plan
+from lrf_core.artifacts import Cost, Plan, PlanOutcome
 from lrf_core.report import plan_rows, unjudged_rows, write_report
 from lrf_core.report.tables import plans_table
-from lrf_core.run.outputs import Outcome
 
 
 def numbered(number: int, params: int) -> Plan:
@@ -22,8 +21,8 @@ def numbered(number: int, params: int) -> Plan:
 
 
 OUTCOMES = (
-    Outcome(numbered(0, 11_728), record(), verdict(passed=True)),
-    Outcome(numbered(1, 4_691), record(), verdict(passed=False)),
+    PlanOutcome(numbered(0, 11_728), record(), verdict(passed=True)),
+    PlanOutcome(numbered(1, 4_691), record(), verdict(passed=False)),
 )
 
 
@@ -34,13 +33,13 @@ def printed(rows: tuple[object, ...]) -> list[str]:
 
 
 def test_the_table_tells_what_was_predicted_what_came_out_and_what_the_gate_said() -> None:
-    lines = printed(plan_rows(OUTCOMES, picked=0))
+    lines = printed(plan_rows(OUTCOMES, selected=0))
     assert "0 50.0% 50.0% -0.25 points -0.79 points passed picked" in lines
     assert "1 20.0% 50.0% -0.25 points -1.52 points Accuracy drop" in lines
 
 
 def test_the_least_bad_is_not_called_picked() -> None:
-    rows = plan_rows((OUTCOMES[1], OUTCOMES[1]), picked=1)
+    rows = plan_rows((OUTCOMES[1], OUTCOMES[1]), selected=1)
     marked = [line.endswith("Accuracy drop shown here") for line in printed(rows)]
     assert marked.count(True) == 1
     assert [row.picked for row in rows] == [False, True]
@@ -51,7 +50,7 @@ def test_plans_that_are_not_judged_yet_have_no_answer() -> None:
 
 
 def test_one_plan_needs_no_table() -> None:
-    assert plan_rows(OUTCOMES[:1], picked=0) == ()
+    assert plan_rows(OUTCOMES[:1], selected=0) == ()
 
 
 def test_the_report_compares_the_plans_it_was_picked_from(tmp_path: Path) -> None:
@@ -67,7 +66,7 @@ def test_the_report_compares_the_plans_it_was_picked_from(tmp_path: Path) -> Non
         )
         return Page(file.read_text(encoding="utf-8").replace("</t", " </t")).words
 
-    several = " ".join(page(plan_rows(OUTCOMES, picked=0)).split())
+    several = " ".join(page(plan_rows(OUTCOMES, selected=0)).split())
     assert "The smallest that passed was picked" in several
     assert "0 50.0% 50.0% \u22120.25 points \u22120.79 points \u2713 passed picked" in several
     assert "1 20.0% 50.0% \u22120.25 points \u22121.52 points \u2717 Accuracy drop" in several

@@ -8,7 +8,7 @@ import pytest
 from lrf_core.artifacts import Check, Cost, FinetuneRecord, Lineage, ModelMeasures, Plan, Verdict
 from lrf_core.errors import ArtifactError
 from lrf_core.models.load import model_digest
-from lrf_core.stages import by_number, pick, smallest_passing
+from lrf_core.stages import by_number, select_candidate, smallest_passing
 
 LINEAGE = Lineage(inputs={}, settings={})
 
@@ -36,11 +36,11 @@ def verdict(params: int, *, failed: int = 0, drop: float | None = 0.5, macs: int
 
 def test_the_smallest_that_passes_is_picked_though_a_smaller_one_fails() -> None:
     verdicts = [verdict(500), verdict(700), verdict(300, failed=1)]
-    assert smallest_passing(verdicts) == pick(verdicts) == 0
+    assert smallest_passing(verdicts) == select_candidate(verdicts) == 0
 
 
 def test_of_equal_parameters_fewer_multiply_adds_are_smaller() -> None:
-    assert pick([verdict(500, macs=900), verdict(500, macs=800)]) == 1
+    assert select_candidate([verdict(500, macs=900), verdict(500, macs=800)]) == 1
 
 
 def test_where_none_passes_the_fewest_failed_checks_then_the_least_drop_are_shown() -> None:
@@ -51,7 +51,7 @@ def test_where_none_passes_the_fewest_failed_checks_then_the_least_drop_are_show
         verdict(700, failed=1, drop=2.0),
     ]
     assert smallest_passing(verdicts) is None
-    assert [pick(verdicts[:count]) for count in (1, 2, 3, 4)] == [0, 1, 2, 3]
+    assert [select_candidate(verdicts[:count]) for count in (1, 2, 3, 4)] == [0, 1, 2, 3]
 
 
 def network(units: int) -> keras.Model:

@@ -14,7 +14,7 @@ from lrf_core.data import Data, Split
 from lrf_core.errors import ModelError
 from lrf_core.models.load import load_model, save_model
 from lrf_core.models.trace import is_graph
-from lrf_core.run.workflow import compress
+from lrf_core.run.workflow import run_spec
 from lrf_core.spec import DecomposeSpec, ExploreSpec, FinetuneSpec, GateSpec, Goal, Spec
 from lrf_core.stages import analyze, decompose, explore, finetune, validate
 
@@ -168,7 +168,7 @@ def test_the_whole_way_refuses_several_outputs_at_once(tmp_path: Path) -> None:
     save_model(model, tmp_path / "model.keras")
     spec = Spec(model=str(tmp_path / "model.keras"), data="none", out=str(tmp_path / "out"))
     with pytest.raises(ModelError, match="has 2 outputs; fine-tuning and the gate"):
-        compress(spec)
+        run_spec(spec)
 
 
 def test_a_model_that_answers_otherwise_when_rebuilt_is_refused_at_once() -> None:

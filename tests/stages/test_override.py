@@ -16,7 +16,7 @@ from lrf_core.artifacts import Check, Override, Release, Verdict
 from lrf_core.errors import LrfError, PublishRefusedError, SpecError
 from lrf_core.models.load import model_digest
 from lrf_core.spec import GateSpec, OverrideSpec, make_spec
-from lrf_core.stages.override import NEVER_OVERRIDDEN, override_asked, override_of
+from lrf_core.stages.override import NEVER_OVERRIDDEN, override_of, requested_override
 from lrf_core.stages.publish import publish, read_release
 
 pytestmark = pytest.mark.usefixtures("exported_once")
@@ -169,20 +169,20 @@ def test_a_model_that_passed_needs_no_override(model: keras.Model) -> None:
     with pytest.raises(SpecError, match="publish it without an override"):
         decided(passed)
     asked = OverrideSpec(by="a", reason="b", checks=("c",), model="0" * 12)
-    assert override_asked(passed, asked) is None
+    assert requested_override(passed, asked) is None
 
 
 def test_the_spec_names_the_model(model: keras.Model, caplog: pytest.LogCaptureFixture) -> None:
     verdict = refused(model)
     digest = verdict.candidate_digest
     asked = OverrideSpec(by="a", reason="b", checks=("accuracy_drop",), model=digest[:16])
-    found = override_asked(verdict, asked)
+    found = requested_override(verdict, asked)
     assert found is not None
     assert (found.by, found.reason, found.checks) == ("a", "b", verdict.failed())
-    assert override_asked(verdict, None) is None
+    assert requested_override(verdict, None) is None
     assert not caplog.text
     other = asked.model_copy(update={"model": "f" * 64})
-    assert override_asked(verdict, other) is None
+    assert requested_override(verdict, other) is None
     assert "it is not applied" in caplog.text
 
 

@@ -19,12 +19,14 @@ from lrf_core.artifacts import (
     Lineage,
     ModelMeasures,
     Plan,
+    PlanOutcome,
     Verdict,
 )
 from lrf_core.commands import app as cli
 from lrf_core.errors import PublishRefusedError
 from lrf_core.models.load import model_digest, save_model
-from lrf_core.run.outputs import Outputs, write_lineage
+from lrf_core.run.outputs import Outputs
+from lrf_core.run.results import write_lineage
 
 pytestmark = pytest.mark.usefixtures("exported_once")
 
@@ -82,7 +84,7 @@ def finished(folder: Path, seed: int = 0, baseline: str = BASELINE) -> Outputs:
         artifact.save(folder)
     save_model(model, outputs.candidate)
     outputs.report.write_text("<html>")
-    write_lineage(outputs.lineage, analysis, space, plan, training, verdict)
+    write_lineage(outputs.lineage, analysis, space, PlanOutcome(plan, training, verdict))
     return outputs
 
 

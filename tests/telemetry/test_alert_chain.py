@@ -100,7 +100,16 @@ def test_a_model_that_fails_the_gate_raises_an_alert_until_one_passes(
 ) -> None:
     monkeypatch.setenv("LRF_PUSHGATEWAY", chain.gateway)
     store = f"s3://{s3_settings.bucket}/telemetry/{uuid.uuid4().hex}"
-    quick = ["--samples", "32", "--epochs", "0", "--params-reduction", "0.1", "--methods", "svd"]
+    quick = [
+        "--set",
+        "explore.samples=32",
+        "--epochs",
+        "0",
+        "--params-reduction",
+        "0.1",
+        "--set",
+        "explore.methods=[svd]",
+    ]
     places = ["--out", tmp_path / "out", "--to", f"{store}/models", "--cache", f"{store}/cache"]
     data = ["--data", trained.data_file]
 

@@ -170,8 +170,8 @@ def test_fine_tuning_runs_without_tensorflow_where_keras_runs_on_jax() -> None:
 
 
 @pytest.mark.parametrize("command", ["finetune", "compress"])
-def test_the_flag_is_that_of_the_spec(command: str) -> None:
-    arguments = [command, "model.keras", "--data", "digits.npz", "--workers", "0"]
+def test_the_number_of_workers_is_checked_with_the_spec(command: str) -> None:
+    arguments = [command, "model.keras", "--data", "digits.npz", "--set", "finetune.workers=0"]
     with pytest.raises(SpecError, match=r"setting 'finetune\.workers'.*greater than or equal to 1"):
         app(arguments, standalone_mode=False)
 

@@ -1,4 +1,4 @@
-"""Several plans: what belongs to which, and which of them a run is about."""
+"""Several plans: which files belong together, and which candidate is selected."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lrf_core.models.load import model_digest
 from lrf_core.stages.validate import smallest_passing
 
 
-def pick(verdicts: Sequence[Verdict]) -> int:
-    """The smallest that passed; where none did, the least bad, to be shown and not published.
+def select_candidate(verdicts: Sequence[Verdict]) -> int:
+    """Index of the smallest candidate that passed; if none did, of the least bad, to be shown.
 
-    That is the one with the fewest failed checks, of equals the one that loses the least accuracy
-    (last where that was not measured), of equals the first.
+    The least bad failed the fewest checks; of equals, it loses the least accuracy (last if that was
+    not measured); of equals, it is the first.
 
     Args:
         verdicts: one or more, by the number of the plan.

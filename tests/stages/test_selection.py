@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sound_verdict import GATE, sound_verdict
 
-from lrf_core.stages.pick import pick
+from lrf_core.stages.selection import select_candidate
 
 AS_MEASURED = GATE.model_copy(update={"confidence": None})
 
@@ -16,15 +16,15 @@ def test_a_smaller_plan_that_the_samples_do_not_prove_is_passed_over() -> None:
     judged = [sound_verdict(**numbers), sound_verdict(**larger)]  # type: ignore[arg-type]
     assert [verdict.passed for verdict in judged] == [False, True]
     assert "too few samples to be that sure" in judged[0].failed()[0].note
-    assert pick(judged) == 1
+    assert select_candidate(judged) == 1
     as_measured = [
         sound_verdict(gate=AS_MEASURED, **each)  # type: ignore[arg-type]
         for each in (numbers, larger)
     ]
-    assert pick(as_measured) == 0
+    assert select_candidate(as_measured) == 0
 
 
 def test_where_none_passes_the_one_that_fails_least_is_picked() -> None:
     judged = [sound_verdict(lost=40), sound_verdict(lost=20), sound_verdict(lost=20, apart=1.0)]
     assert not any(verdict.passed for verdict in judged)
-    assert pick(judged) == 1
+    assert select_candidate(judged) == 1
