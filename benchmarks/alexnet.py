@@ -27,7 +27,7 @@ import keras  # noqa: E402
 
 import lrf_core as lrf  # noqa: E402
 from benchmarks.competition import decompose, only, unpacked, winners  # noqa: E402
-from lrf_core.models.measure import accuracy  # noqa: E402
+from lrf_core.measurement.measure import accuracy  # noqa: E402
 
 METHODS = {"conv": ("tucker", "cp", "tensor_train"), "dense": ("svd", "qr", "t3f")}
 LAYERS = {"conv": ("conv*",), "dense": ("fc*", "logits*")}

@@ -45,7 +45,7 @@ from lrf_core.exploration.resources import (  # noqa: E402
     options_of,
     undominated,
 )
-from lrf_core.models.measure import accuracy  # noqa: E402
+from lrf_core.measurement.measure import accuracy  # noqa: E402
 
 # Measured apart, same weights, test images and layers, no fine-tuning: musco-pytorch 1.0.6 with
 # 3-way CP, and Tucker with data-aware factors, knapsack and sensitivity as first tried.

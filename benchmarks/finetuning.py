@@ -12,8 +12,8 @@ Run: python -m benchmarks.finetuning --model resnet20-cifar10.keras --data cifar
 takes long is kept in `--work`: run it again after an interruption and it goes on.
 
 To train on another machine, with a GPU and Keras' JAX backend say: run it with --jobs, which stops
-before training, run `python -m lrf_core.training.worker JOB` there for each folder in WORK/jobs
-(the data at the same path), bring the folders back, and run it again without --jobs.
+before training, run `python -m lrf_core.stages.finetune_worker JOB` there for each folder in
+WORK/jobs (the data at the same path), bring the folders back, and run it again without --jobs.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from benchmarks.competition import only, unpacked, winners  # noqa: E402
 from benchmarks.resnet20 import EXPLORE, PlainTucker  # noqa: E402
 from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import Candidate, Cost  # noqa: E402
+from lrf_core.measurement.measure import accuracy  # noqa: E402
 from lrf_core.models.compiled import Compiled  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of  # noqa: E402
-from lrf_core.models.measure import accuracy  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
 from lrf_core.models.trace import walk  # noqa: E402
 from lrf_core.training.job import Job, read_result  # noqa: E402

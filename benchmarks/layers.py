@@ -32,11 +32,11 @@ from lrf_core import methods  # noqa: E402
 from lrf_core.artifacts import LayerRecord  # noqa: E402
 from lrf_core.errors import ExportError  # noqa: E402
 from lrf_core.export import LitertModel, to_litert  # noqa: E402
+from lrf_core.measurement.timing import Run, compare_latency, litert_run, time_latency  # noqa: E402
 from lrf_core.methods import Form  # noqa: E402
 from lrf_core.methods.base import Ranks  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of, take_inventory  # noqa: E402
-from lrf_core.models.latency import Run, compare_latency, litert_run, time_latency  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
 
 # A ratio above this is taken for no faster: it is within what repeated runs differ by.

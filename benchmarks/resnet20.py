@@ -41,9 +41,9 @@ from lrf_core.exploration.allocate import (  # noqa: E402
     total_after,
 )
 from lrf_core.exploration.resources import layers_of, options_of  # noqa: E402
+from lrf_core.measurement.measure import accuracy  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of  # noqa: E402
-from lrf_core.models.measure import accuracy  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
 from lrf_core.models.trace import walk  # noqa: E402
 from lrf_core.similarity import nmse  # noqa: E402

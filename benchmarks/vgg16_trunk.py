@@ -42,11 +42,11 @@ from lrf_core.exploration.allocate import knapsack  # noqa: E402
 from lrf_core.exploration.parallel import map_side_by_side  # noqa: E402
 from lrf_core.exploration.resources import layers_of, options_of, undominated  # noqa: E402
 from lrf_core.export import LitertModel, to_litert  # noqa: E402
+from lrf_core.measurement.timing import Latency, Run, compare_latency, litert_run  # noqa: E402
 from lrf_core.methods import Form, Moments  # noqa: E402
 from lrf_core.methods.base import Matrix  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of, kernel_matrix, take_inventory  # noqa: E402
-from lrf_core.models.latency import Latency, Run, compare_latency, litert_run  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
 
 _logger = logging.getLogger("lrf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from lrf_core.secrets.redaction import redacted
+from lrf_core.redaction import redacted
 
 # Exit codes of the command line and of the pipeline runner.
 EXIT_OK = 0

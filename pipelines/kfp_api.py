@@ -18,8 +18,8 @@ import kfp_server_api
 import urllib3
 
 from lrf_core.errors import EXIT_FAILURE, BadInputError, LrfError
+from lrf_core.redaction import one_line
 from lrf_core.secrets.credentials import token_from, token_in
-from lrf_core.secrets.redaction import one_line
 
 TOKEN = "LRF_KFP_TOKEN"  # noqa: S105 - the name of the variable, not its value
 POLL_S = 5.0

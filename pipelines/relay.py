@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 from components.step import StepLine, read_line
-from lrf_core.secrets.redaction import shown
+from lrf_core.redaction import shown
 
 _EXCEPTION = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*)?")
 

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from lrf_core import redaction
 from lrf_core.artifacts import Analysis
 from lrf_core.errors import CredentialError, LrfError, SpecError, StorageError
+from lrf_core.kubernetes_api import _redact
+from lrf_core.redaction import one_line, redacted, register, register_pair, shown
 from lrf_core.releases.signing import PASSWORD_SETTING, _password
-from lrf_core.remote.kubernetes_api import _redact
 from lrf_core.report.templates import templates
-from lrf_core.secrets import redaction
 from lrf_core.secrets.credentials import password_in, token, token_from, token_in
-from lrf_core.secrets.redaction import one_line, redacted, register, register_pair, shown
 from lrf_core.serving import answers, prometheus
 from lrf_core.spec import make_spec
 from lrf_core.storage.keys import provider_of_keys

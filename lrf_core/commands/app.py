@@ -38,8 +38,8 @@ from lrf_core.errors import (
     LrfError,
     SpecError,
 )
+from lrf_core.redaction import one_line, shown
 from lrf_core.sandbox.setting import sandbox_switched
-from lrf_core.secrets.redaction import one_line, shown
 
 app = typer.Typer(
     help="Low-rank compression of Keras CNNs: smaller models that passed a gate.",

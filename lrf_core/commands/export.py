@@ -124,9 +124,9 @@ def _print(found: _Found) -> None:
     from rich.text import Text
 
     from lrf_core.export import FORMATS
+    from lrf_core.redaction import shown
     from lrf_core.report.text import ratio
     from lrf_core.run.summary import print_result
-    from lrf_core.secrets.redaction import shown
 
     before, after, closeness = found.weight_bytes, found.export.size, found.export.closeness
     same = "-" if closeness.same_class is None else f"{closeness.same_class:.2f}%"

@@ -13,7 +13,7 @@ from lrf_core.commands.output import print_json
 from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.console.terminal import echo, print_table
 from lrf_core.errors import SpecError
-from lrf_core.secrets.redaction import shown
+from lrf_core.redaction import shown
 from lrf_core.spec import GateSpec, PromoteSpec, make_spec, read_spec
 
 if TYPE_CHECKING:

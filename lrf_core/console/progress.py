@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import rich.console
 import rich.progress
 
-from lrf_core.secrets.redaction import shown as shown_text
+from lrf_core.redaction import shown as shown_text
 
 _logger = logging.getLogger("lrf")
 _Item = TypeVar("_Item")

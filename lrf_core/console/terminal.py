@@ -14,7 +14,7 @@ from typing import TextIO
 import rich.console
 import rich.text
 
-from lrf_core.secrets.redaction import Filter, shown
+from lrf_core.redaction import Filter, shown
 
 # Wide enough for the tables where standard output is a file or a pipe.
 _PLAIN_WIDTH = 100

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lrf_core.data import Split
 from lrf_core.data.check import class_ids, expected_by
 from lrf_core.errors import DataError
-from lrf_core.models.measure import is_right, share_right
+from lrf_core.measurement.measure import is_right, share_right
 
 Array = npt.NDArray[Any]
 

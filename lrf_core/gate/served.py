@@ -14,9 +14,9 @@ from lrf_core.artifacts import ExportedAnswers
 from lrf_core.data import Split
 from lrf_core.errors import ExportError, LrfError
 from lrf_core.files.scratch import scratch_folder
-from lrf_core.models.latency import Latency, Run, keras_run, latency_in_turns, litert_run
+from lrf_core.measurement.served import ServedModel
+from lrf_core.measurement.timing import Latency, Run, keras_run, latency_in_turns, litert_run
 from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.models.served import ServedModel
 from lrf_core.models.structure import Samples
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ from lrf_core.errors import ExportError
 from lrf_core.export import LitertModel, random_samples, to_litert
 from lrf_core.export.interface import samples_by_name
 from lrf_core.latency.table import Point
-from lrf_core.models.latency import Latency, Run, processor_time_in_turns
+from lrf_core.measurement.timing import Latency, Run, processor_time_in_turns
 
 # Models that are held to be run in turns, at most.
 _BYTES_HELD = 2**29

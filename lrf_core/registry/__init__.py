@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from lrf_core.redaction import one_line
 from lrf_core.registry.base import (
     Registration,
     Registry,
     RegistryError,
     UnreachableRegistryError,
 )
-from lrf_core.secrets.redaction import one_line
 from lrf_core.storage import Store
 
 __all__ = [

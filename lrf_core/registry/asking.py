@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from lrf_core.redaction import one_line
 from lrf_core.registry import open_registry
 from lrf_core.registry.base import RegistryError
-from lrf_core.secrets.redaction import one_line
 
 # Properties of Kubeflow Model Registry, tags of MLflow.
 COMPRESS = "lrf.compress"

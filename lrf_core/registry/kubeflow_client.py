@@ -18,9 +18,9 @@ from mr_openapi import ApiClient, Configuration, ModelRegistryServiceApi
 from mr_openapi.exceptions import ApiException, NotFoundException, OpenApiException
 
 from lrf_core.errors import CredentialError
+from lrf_core.redaction import one_line
 from lrf_core.registry.base import RegistryError, UnreachableRegistryError
 from lrf_core.secrets.credentials import token_from, token_in
-from lrf_core.secrets.redaction import one_line
 
 _Answer = TypeVar("_Answer")
 

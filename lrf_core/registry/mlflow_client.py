@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lrf_core.errors import CredentialError
+from lrf_core.redaction import one_line, register_pair
 from lrf_core.registry.base import RegistryError, UnreachableRegistryError
 from lrf_core.secrets.credentials import password_in, token_in
-from lrf_core.secrets.redaction import one_line, register_pair
 
 # The client reads these whenever it makes a request, and telemetry when it is imported. Its own
 # defaults wait for minutes for a server that is down, and print to where commands answer.

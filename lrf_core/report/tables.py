@@ -13,10 +13,10 @@ from rich.text import Text
 from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, Verdict
 from lrf_core.exploration.frontier import FrontierPoint
 from lrf_core.exploration.resources import QUANTITIES
+from lrf_core.redaction import shown
 from lrf_core.releases import Listed, ListedLine
 from lrf_core.report import text
 from lrf_core.report.plans import PlanRow
-from lrf_core.secrets.redaction import shown
 
 if TYPE_CHECKING:
     from lrf_core.latency import LatencyTable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from lrf_core.secrets.redaction import shown
+from lrf_core.redaction import shown
 
 
 def templates() -> jinja2.Environment:

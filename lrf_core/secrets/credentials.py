@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from lrf_core.errors import CredentialError
-from lrf_core.secrets.redaction import SHORTEST, register
+from lrf_core.redaction import SHORTEST, register
 
 
 def password_in(variable: str) -> str | None:

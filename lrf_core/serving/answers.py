@@ -18,9 +18,9 @@ import numpy as np
 import urllib3
 
 from lrf_core.errors import LrfError
+from lrf_core.redaction import one_line
 from lrf_core.releases.answers import Array, SampleAnswers
 from lrf_core.secrets.credentials import token_in
-from lrf_core.secrets.redaction import one_line
 
 Protocol = Literal["v1", "v2"]
 

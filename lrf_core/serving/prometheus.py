@@ -16,8 +16,8 @@ import tenacity
 import urllib3
 
 from lrf_core.errors import LrfError
+from lrf_core.redaction import one_line
 from lrf_core.secrets.credentials import token_in
-from lrf_core.secrets.redaction import one_line
 from lrf_core.spec.promote import PrometheusSpec
 
 # A bearer token, where Prometheus asks for one.

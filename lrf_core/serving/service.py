@@ -12,7 +12,7 @@ import tenacity
 import urllib3
 
 from lrf_core.errors import ClusterError, PromotionError
-from lrf_core.remote.kubernetes_api import TIMEOUT_S, said_by
+from lrf_core.kubernetes_api import TIMEOUT_S, said_by
 from lrf_core.serving.merge_patch import JSON, patched
 
 _logger = logging.getLogger("lrf")
@@ -34,7 +34,7 @@ class InferenceService:
     Every method raises ClusterError when the API refuses it, or does not answer for a while.
 
     Args:
-        client: see `lrf_core.remote.kubernetes_api.connected`.
+        client: see `lrf_core.kubernetes_api.connected`.
         name: "namespace/name".
         retry_s: longest pause between two attempts, seconds.
     """

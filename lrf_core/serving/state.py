@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lrf_core.secrets.redaction import one_line
+from lrf_core.redaction import one_line
 
 Mode = Literal["serverless", "raw", "unknown"]
 

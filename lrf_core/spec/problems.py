@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lrf_core.secrets.redaction import redacted
+from lrf_core.redaction import redacted
 
 
 def problems_in(error: ValidationError, settings: type[BaseModel]) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from lrf_core.errors import SpecError
 from lrf_core.files.limits import SPEC, read_document
-from lrf_core.secrets.redaction import looks_secret
+from lrf_core.redaction import looks_secret
 from lrf_core.spec import strict_yaml
 from lrf_core.spec.cluster import ClusterSpec
 from lrf_core.spec.explore import ExploreSpec

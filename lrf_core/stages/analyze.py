@@ -10,9 +10,9 @@ import numpy as np
 from lrf_core.artifacts import Analysis, LayerRecord, Lineage
 from lrf_core.data import Data
 from lrf_core.exploration.shards import balanced_shards
+from lrf_core.measurement.measure import measure
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import check_model, model_digest
-from lrf_core.models.measure import measure
 from lrf_core.models.splice import check_can_be_rebuilt
 from lrf_core.models.structure import judged_output, sample_shape
 from lrf_core.models.unroll import as_graph

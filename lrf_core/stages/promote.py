@@ -12,12 +12,12 @@ from lrf_core import telemetry
 from lrf_core.artifacts import Lineage
 from lrf_core.artifacts.promotion import Outcome, Promotion
 from lrf_core.errors import ArtifactError, LrfError, PromotionError
+from lrf_core.kubernetes_api import connected
 from lrf_core.registry import open_registry
 from lrf_core.releases import Listed, resolve, set_alias
 from lrf_core.releases.answers import SampleAnswers
 from lrf_core.releases.index import CHAMPION, PREVIOUS
 from lrf_core.releases.layout import SAVED_MODEL, file_key
-from lrf_core.remote.kubernetes_api import connected
 from lrf_core.serving.journal import Journal
 from lrf_core.serving.merge_patch import JSON
 from lrf_core.serving.plan import Plan, Wanted, is_served, plan_for, with_rollback

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lrf_core.data import Split
 from lrf_core.errors import GoalError
 from lrf_core.exploration.predict import MeasuredDrop, paired_drop
-from lrf_core.models.measure import is_right, predict
+from lrf_core.measurement.measure import is_right, predict
 from lrf_core.models.structure import judged_output
 
 Array = npt.NDArray[Any]

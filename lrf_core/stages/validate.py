@@ -30,10 +30,10 @@ from lrf_core.gate.served import (
     keras_latencies,
     litert_latencies,
 )
+from lrf_core.measurement.measure import is_right, predict, share_right
+from lrf_core.measurement.timing import Latency
 from lrf_core.models.cost import model_cost
-from lrf_core.models.latency import Latency
 from lrf_core.models.load import model_digest, weight_bytes
-from lrf_core.models.measure import is_right, predict, share_right
 from lrf_core.models.structure import Samples, sample_shape
 from lrf_core.models.unroll import as_graph
 from lrf_core.spec import GateSpec

@@ -20,7 +20,7 @@ from minio.credentials.providers import (
 from urllib3.exceptions import HTTPError
 
 from lrf_core.errors import ClusterError, StorageError
-from lrf_core.secrets.redaction import register
+from lrf_core.redaction import register
 
 FOLDER, SECRET = "LRF_S3_KEYS", "LRF_S3_SECRET"
 
@@ -155,7 +155,7 @@ def _of_kubernetes(secret: str) -> dict[str, str]:
     from kubernetes.client import CoreV1Api
     from kubernetes.client.exceptions import ApiException
 
-    from lrf_core.remote.kubernetes_api import connected
+    from lrf_core.kubernetes_api import connected
 
     where = f"the secret {secret} ({SECRET})"
     try:

@@ -17,7 +17,6 @@ from minio.helpers import check_bucket_name
 
 from lrf_core import telemetry
 from lrf_core.errors import StorageError
-from lrf_core.remote.retry import is_unreachable
 from lrf_core.storage.base import (
     DamagedObjectError,
     Entry,
@@ -32,6 +31,7 @@ from lrf_core.storage.base import (
 )
 from lrf_core.storage.conditional import Condition, ConditionalWrite
 from lrf_core.storage.refusals import FAILURES, ChangedObjectError, no_bucket, refusal
+from lrf_core.storage.retry import is_unreachable
 from lrf_core.storage.settings import Server, server_named_by
 from lrf_core.storage.transfer import SHA256, Place, put_content, receive, recorded, send
 

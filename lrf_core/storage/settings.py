@@ -132,7 +132,7 @@ def _connections(environment: Mapping[str, str]) -> urllib3.PoolManager:
     if not _holds_certificates(bundle, Path(bundle).stat().st_mtime_ns):
         raise StorageError(f"{name} names {bundle}, which holds no certificate; give a PEM file")
     # A retry down there could not tell a conditional write of our own, that did arrive, from
-    # somebody else's; lrf_core.remote.retry does.
+    # somebody else's; lrf_core.storage.retry does.
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
         maxsize=_CONNECTIONS,

@@ -26,9 +26,9 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import ProtocolError
 
 from lrf_core import telemetry
-from lrf_core.remote.retry import persistently
 from lrf_core.storage.base import DamagedObjectError, ObjectInfo
 from lrf_core.storage.refusals import FAILURES, ChangedObjectError
+from lrf_core.storage.retry import persistently
 from lrf_core.storage.settings import Server
 
 T = TypeVar("T")

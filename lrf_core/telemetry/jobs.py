@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lrf_core.secrets.redaction import shown
+from lrf_core.redaction import shown
 from lrf_core.telemetry.pushgateway import push
 from lrf_core.telemetry.recording import fresh, stage
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric
 
-from lrf_core.secrets.redaction import shown
+from lrf_core.redaction import shown
 
 
 class _Registry(CollectorRegistry):

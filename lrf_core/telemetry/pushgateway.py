@@ -20,8 +20,8 @@ import urllib3
 from prometheus_client import CollectorRegistry, delete_from_gateway, push_to_gateway
 
 from lrf_core.errors import LrfError
+from lrf_core.redaction import one_line, register_pair
 from lrf_core.secrets.credentials import password_in
-from lrf_core.secrets.redaction import one_line, register_pair
 
 GATEWAY_VARIABLE = "LRF_PUSHGATEWAY"
 USER_VARIABLE = "LRF_PUSHGATEWAY_USER"

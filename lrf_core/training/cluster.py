@@ -16,7 +16,7 @@ import urllib3
 
 from lrf_core.artifacts import FinetuneRecord
 from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, WorkerError
-from lrf_core.remote.kubernetes_api import TIMEOUT_S, connected, own_namespace, said_by
+from lrf_core.kubernetes_api import TIMEOUT_S, connected, own_namespace, said_by
 from lrf_core.spec import TrainJobSpec
 from lrf_core.training.job import Job, read_result
 from lrf_core.training.trainjob import GROUP, PLURAL, VERSION, train_job
@@ -53,7 +53,7 @@ def run_on_cluster(
     name = f"lrf-finetune-{job.digest[:12]}"
     folder = Path(settings.folder) / name
     job.write(folder, model, teacher)
-    command = ["python", "-m", "lrf_core.training.worker", str(folder)]
+    command = ["python", "-m", "lrf_core.stages.finetune_worker", str(folder)]
     run_train_job(name, command, job.settings.workers, settings)
     result = read_result(folder)
     shutil.rmtree(folder, ignore_errors=True)

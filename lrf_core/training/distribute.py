@@ -20,7 +20,7 @@ from lrf_core.training.job import Job, read_result
 from lrf_core.training.launch import free_address, run_workers
 
 _logger = logging.getLogger("lrf")
-_MODULE = "lrf_core.training.worker"
+_MODULE = "lrf_core.stages.finetune_worker"
 
 
 def finetune_by_workers(

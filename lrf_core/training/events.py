@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TextIO
 
 from lrf_core.console.progress import Advance, shown_by, work
-from lrf_core.secrets.redaction import shown
+from lrf_core.redaction import shown
 
 _logger = logging.getLogger("lrf")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lrf_core.errors import ArtifactError, LrfError
-from lrf_core.secrets.redaction import one_line
+from lrf_core.redaction import one_line
 from pipelines.controller.engine import Ended
 from pipelines.controller.metrics import Metrics
 from pipelines.controller.request import Request

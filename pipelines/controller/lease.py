@@ -20,7 +20,7 @@ import kubernetes.client
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from lrf_core.remote.kubernetes_api import connected, own_namespace, said_by
+from lrf_core.kubernetes_api import connected, own_namespace, said_by
 
 _logger = logging.getLogger("lrf")
 

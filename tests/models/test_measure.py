@@ -11,8 +11,8 @@ import tiny
 from lrf_core.artifacts import Cost
 from lrf_core.data import Data, Split
 from lrf_core.errors import DataError
-from lrf_core.models.latency import compare_latency, time_latency
-from lrf_core.models.measure import accuracy, is_right, measure, predict
+from lrf_core.measurement.measure import accuracy, is_right, measure, predict
+from lrf_core.measurement.timing import compare_latency, time_latency
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lrf_core.models.sandboxed import _readable, _search_path
 from lrf_core.sandbox.confine import Limits
 from lrf_core.sandbox.landlock import landlock_version
-from lrf_core.sandbox.reading import _readable, _search_path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux restricts system calls")
 needs_landlock = pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")

@@ -19,11 +19,11 @@ from tiny import Trained, tiny_cnn
 from components.step import step
 from lrf_core.commands import app as cli
 from lrf_core.errors import ModelError, SandboxError, SpecError
+from lrf_core.models import sandboxed as reading
 from lrf_core.models.load import load_model, model_digest, save_model
-from lrf_core.sandbox import reading
+from lrf_core.models.sandboxed import read_in_sandbox
 from lrf_core.sandbox.confine import Limits
 from lrf_core.sandbox.landlock import landlock_version
-from lrf_core.sandbox.reading import read_in_sandbox
 from lrf_core.sandbox.setting import sandbox_is_on
 from lrf_core.spec import Spec
 
@@ -51,7 +51,7 @@ class carried(types.ModuleType):
         pass
 import lrf_core.sandbox as sandbox, lrf_core.models as models
 models.formats, sandbox.carried = formats("formats"), carried("carried")
-from lrf_core.sandbox.child import main
+from lrf_core.models.sandbox_child import main
 main(request)
 """
 

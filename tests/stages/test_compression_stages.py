@@ -17,10 +17,10 @@ from lrf_core.data import Split
 from lrf_core.errors import ArtifactError, DataError, GoalError, SpecError
 from lrf_core.exploration.merge import in_order
 from lrf_core.exploration.predict import TRIED_PLANS, fit_curve
+from lrf_core.measurement.measure import accuracy, predict
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest, weight_bytes
-from lrf_core.models.measure import accuracy, predict
 from lrf_core.stages.trial import Trial, trial_samples
 
 CEILINGS = {"params": "max_params", "macs": "max_macs", "bytes": "max_weight_bytes"}

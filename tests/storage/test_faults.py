@@ -17,8 +17,7 @@ from faulty_proxy import Fault, FaultyProxy
 from seaweed import SECRET_KEY, Seaweed, SeaweedProcess
 
 from lrf_core.errors import StorageError
-from lrf_core.remote import retry
-from lrf_core.storage import DamagedObjectError, ObjectInfo, Store, open_store, transfer
+from lrf_core.storage import DamagedObjectError, ObjectInfo, Store, open_store, retry, transfer
 
 # Faults that a second attempt gets over. The others are no faults to a client, or never end.
 PASSING = tuple(fault for fault in Fault if fault is not Fault.DELAY)

@@ -21,9 +21,9 @@ from urllib3.exceptions import ProtocolError
 import lrf_core as lrf
 from lrf_core import telemetry
 from lrf_core.errors import DataError
-from lrf_core.remote.retry import persistently
 from lrf_core.spec import ExploreSpec
 from lrf_core.storage import open_store
+from lrf_core.storage.retry import persistently
 from lrf_core.storage.transfer import PART_BYTES
 
 SUCCESS = "lrf_stage_last_success_timestamp_seconds"

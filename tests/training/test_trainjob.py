@@ -37,7 +37,7 @@ SETTINGS = TrainJobSpec(
     secrets={"AWS_ACCESS_KEY_ID": "minio/accesskey"},
     poll_seconds=0.05,
 )
-COMMAND = ["python", "-m", "lrf_core.training.worker", "/models/finetune/lrf-finetune-0"]
+COMMAND = ["python", "-m", "lrf_core.stages.finetune_worker", "/models/finetune/lrf-finetune-0"]
 JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs"
 PODS = "/api/v1/namespaces/team/pods"
 COMPLETE = [{"type": "Complete", "status": "True"}]

@@ -26,8 +26,8 @@ from lrf_core.errors import EXIT_BAD_INPUT, ArtifactError, ModelError, SpecError
 from lrf_core.models.compiled import Compiled, compiled_from
 from lrf_core.models.load import model_digest
 from lrf_core.spec import FinetuneSpec
+from lrf_core.stages import finetune_worker as worker
 from lrf_core.stages.finetune import finetune
-from lrf_core.training import worker
 from lrf_core.training.distribute import local_commands
 from lrf_core.training.job import Job, read_result
 from lrf_core.training.launch import run_workers
@@ -107,7 +107,7 @@ def workers_of_this_process() -> dict[int, int]:
             mine = f"\nPPid:\t{os.getpid()}\n" in status.read_text()
         except OSError:
             continue  # it has ended meanwhile
-        if mine and "lrf_core.training.worker" in arguments:
+        if mine and "lrf_core.stages.finetune_worker" in arguments:
             found[int(arguments[arguments.index("--rank") + 1])] = int(status.parent.name)
     return found
 
@@ -250,7 +250,7 @@ sender = Sender(os.fdopen(int(sys.argv[-1]), "w"))
 """
 WAITING = """
 import threading
-from lrf_core.training.worker import end_with_parent
+from lrf_core.stages.finetune_worker import end_with_parent
 threading.Thread(target=end_with_parent, daemon=True).start()
 (folder / f"waits-{rank}").touch()
 time.sleep(600)

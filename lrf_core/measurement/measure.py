@@ -13,10 +13,10 @@ from lrf_core.artifacts import ModelMeasures
 from lrf_core.console.progress import work
 from lrf_core.data import Split
 from lrf_core.errors import DataError, ExportError
+from lrf_core.measurement.served import ServedModel
+from lrf_core.measurement.timing import keras_run, litert_run, time_latency
 from lrf_core.models.cost import model_cost
-from lrf_core.models.latency import keras_run, litert_run, time_latency
 from lrf_core.models.load import weight_bytes
-from lrf_core.models.served import ServedModel
 from lrf_core.models.structure import Samples, judged, sample_count, sample_shape
 
 _logger = logging.getLogger("lrf")

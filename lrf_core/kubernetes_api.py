@@ -11,7 +11,7 @@ import kubernetes.client
 import kubernetes.config
 
 from lrf_core.errors import ClusterError
-from lrf_core.secrets.redaction import one_line, register, register_pair
+from lrf_core.redaction import one_line, register, register_pair
 
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 

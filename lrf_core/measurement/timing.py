@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lrf_core.console.progress import track
 from lrf_core.export import LitertModel
-from lrf_core.models.served import ServedModel
+from lrf_core.measurement.served import ServedModel
 from lrf_core.models.structure import Samples
 
 _WARM_UP_RUNS = 3

@@ -34,7 +34,7 @@ _BOOT = """
 import json, sys
 request = json.load(sys.stdin)
 sys.path[:] = request["path"]
-from lrf_core.sandbox.child import main
+from lrf_core.models.sandbox_child import main
 main(request)
 """
 _MIB = 1 << 20

@@ -1,4 +1,4 @@
-"""One worker of fine-tuning: `python -m lrf_core.training.worker FOLDER`.
+"""One worker of fine-tuning: `python -m lrf_core.stages.finetune_worker FOLDER`.
 
 Which one of how many it is, and where the first one listens, are flags, or what the jax runtime of
 Kubeflow Trainer sets: JAX_PROCESS_ID, JAX_NUM_PROCESSES, JAX_COORDINATOR_ADDRESS.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lrf_core.console import interrupts, progress, terminal
 from lrf_core.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, DataError, LrfError
-from lrf_core.secrets.redaction import one_line
+from lrf_core.redaction import one_line
 from lrf_core.training.events import Sender
 
 # What Kubernetes reports as the reason why a container ended.
@@ -108,7 +108,9 @@ def _finetune(folder: Path, rank: int, count: int) -> None:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m lrf_core.training.worker", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m lrf_core.stages.finetune_worker", description=__doc__
+    )
     parser.add_argument("folder", type=Path, help="what `lrf_core.training.job` describes")
     parser.add_argument("--rank", type=int, default=int(os.environ.get("JAX_PROCESS_ID", "0")))
     parser.add_argument("--count", type=int, default=int(os.environ.get("JAX_NUM_PROCESSES", "1")))

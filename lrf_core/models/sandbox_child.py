@@ -28,7 +28,7 @@ def main(request: dict[str, Any]) -> None:
     """Read the model that a request names; the result is one line of JSON, then raw numbers.
 
     Args:
-        request: what `lrf_core.sandbox.reading` sends.
+        request: what `lrf_core.models.sandboxed` sends.
     """
     end_with(request["parent"])
     writable = [Path(folder) for folder in request["writable"]]

@@ -1,1 +1,0 @@
-"""Remote services: the Kubernetes API, and retries."""
