@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+from tensorly import tenalg, unfold
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.als import (
@@ -293,11 +294,13 @@ class CpSweep(Sweep):
         whiteners = [lower_factor(M).astype(precision) for M in self._second.marginals(modes)]
         tensor = self._kernel.reshape(*modes, -1).astype(precision)
         for axis, L in enumerate(whiteners):
-            tensor = _multiplied(tensor, L.T, axis)
+            tensor = tenalg.mode_dot(tensor, L.T, axis)
         channels = len(modes) - 1
         encoder = _leading(tensor, channels)
         decoder = _leading(tensor, channels + 1)
-        small = _multiplied(_multiplied(tensor, encoder.T, channels), decoder.T, channels + 1)
+        small = tenalg.mode_dot(
+            tenalg.mode_dot(tensor, encoder.T, channels), decoder.T, channels + 1
+        )
         return _Core(tensor, small, tuple(whiteners), encoder, decoder)
 
 
@@ -341,14 +344,9 @@ class _Core:
         return Components(tuple(unwhitened), found.outer)
 
 
-def _multiplied(tensor: Matrix, matrix: Matrix, axis: int) -> Matrix:
-    """Mode product: `matrix (a, d)` applied to one axis of size d."""
-    return np.moveaxis(np.tensordot(matrix, tensor, (1, axis)), 0, axis)
-
-
 def _leading(tensor: Matrix, axis: int) -> Matrix:
     """Orthonormal directions of one mode that hold all but `_CORE_TAIL` of the energy."""
-    unfolded = np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
+    unfolded = unfold(tensor, axis)
     values, vectors = np.linalg.eigh(unfolded @ unfolded.T)
     missed = np.cumsum(values)
     kept = int(np.sum(missed > _CORE_TAIL / 2 * missed[-1]))
