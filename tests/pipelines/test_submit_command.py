@@ -138,7 +138,7 @@ def test_a_refusal_shows_the_checks_and_ends_with_3(started: Command, root: str)
     ended = started("follow", RUN)
     assert ended.code == 3
     assert "Gate: NOT PASSED" in ended.out
-    assert "not passed: the gate said no, nothing was published" in ended.err
+    assert "not passed: the candidate failed the gate; nothing is published" in ended.err
 
 
 @pytest.mark.parametrize(("run", "code"), [(PUBLISHED, 0), (REFUSED, 3)])
