@@ -44,7 +44,7 @@ from lrf_core.releases import (  # noqa: E402
     verify_version,
 )
 from lrf_core.storage import Store, open_store  # noqa: E402
-from pipelines.controller.ledger import Ledger  # noqa: E402
+from pipelines.controller.ledger import RequestStore  # noqa: E402
 
 KILLS, STORE_KILLS = 10, (3, 7)
 PATIENCE_S = 4 * 3600.0
@@ -187,7 +187,7 @@ def checked(models: int, counted: dict[str, int]) -> list[table.Row]:
         sorted(names) == sorted(f"tiny-{number}" for number in range(models)),
         "every model is released, and nothing else",
     )
-    requests = Ledger(open_store("s3://releases/state")).requests()
+    requests = RequestStore(open_store("s3://releases/state")).requests()
     agree = len(requests) == counted["published"] == models
     require(agree, "metrics and state store agree")
     rows = []

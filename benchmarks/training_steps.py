@@ -22,7 +22,7 @@ import numpy as np
 import lrf_core as lrf
 from benchmarks.table import machine, show, write
 from lrf_core.models.cost import model_cost
-from lrf_core.training.learner import Learner, make_learner
+from lrf_core.training.learner import TrainerBundle, make_learner
 from lrf_core.training.objective import Objective, Targets
 from lrf_core.training.schedule import resolved
 
@@ -122,7 +122,7 @@ def batch_of(model: keras.Model, size: int) -> tuple[np.ndarray, np.ndarray, Tar
     return images, targets.packed(labels, answers.astype(np.float32)), targets
 
 
-def steps_of(learner: Learner, images: np.ndarray, packed: np.ndarray) -> Sequence[float]:
+def steps_of(learner: TrainerBundle, images: np.ndarray, packed: np.ndarray) -> Sequence[float]:
     """Seconds of each of a few steps; the loss is waited for."""
     taken = []
     for _ in range(STEPS):

@@ -26,7 +26,9 @@ from lrf_core.spec.cluster import (
 _RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 
 
-def settled(task: dsl.PipelineTask, stage: StageName, cluster: ClusterSpec) -> dsl.PipelineTask:
+def with_cluster_spec(
+    task: dsl.PipelineTask, stage: StageName, cluster: ClusterSpec
+) -> dsl.PipelineTask:
     """Set all that the cluster section says of a stage on its task; returns the task."""
     asked = cluster.stage(stage)
     if cluster.image:

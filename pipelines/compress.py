@@ -14,7 +14,7 @@ from components.merge import merge
 from components.publish import publish
 from components.validate import validate
 from lrf_core.spec import ClusterSpec
-from pipelines.cluster import settled
+from pipelines.cluster import with_cluster_spec
 
 NAME = "lrf-compress"
 COMPILED = Path(__file__).with_name("compress.yaml")
@@ -33,7 +33,7 @@ def pipeline_for(cluster: ClusterSpec | None, cached: bool = False) -> BaseCompo
     def step(task: dsl.PipelineTask, cacheable: bool = True) -> dsl.PipelineTask:
         stage = task.component_spec.name
         task.set_display_name(stage.capitalize()).set_caching_options(cached and cacheable)
-        return settled(task, stage, cluster) if cluster else task
+        return with_cluster_spec(task, stage, cluster) if cluster else task
 
     @dsl.pipeline(
         name=NAME,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE
 from lrf_core.spec.cluster import STAGE_NAMES
-from pipelines.kfp_api import POLL_S, RunError, Submitted, patiently
+from pipelines.kfp_api import POLL_S, RunError, Submitted, poll_with_retries
 
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 
@@ -68,7 +68,9 @@ def follow(submitted: Submitted, say: Callable[[str], None], poll_s: float = POL
 
 
 def _run(submitted: Submitted, poll_s: float) -> Any:
-    return patiently(lambda: submitted.client.get_run(submitted.run_id), submitted.url, poll_s)
+    return poll_with_retries(
+        lambda: submitted.client.get_run(submitted.run_id), submitted.url, poll_s
+    )
 
 
 def _state(run: Any, url: str) -> RunState:

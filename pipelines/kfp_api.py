@@ -31,11 +31,11 @@ _PATIENCE = 12
 _Answer = TypeVar("_Answer")
 
 
-class ClusterError(BadInputError):
+class PipelineApiError(BadInputError):
     """The Kubeflow Pipelines API cannot be reached, or refuses the request."""
 
 
-class NoSuchRunError(ClusterError):
+class NoSuchRunError(PipelineApiError):
     """The API knows no run of this id: somebody removed it."""
 
 
@@ -64,13 +64,13 @@ class Submitted:
 
 @contextmanager
 def connected(host: str, namespace: str | None) -> Iterator[kfp.Client]:
-    """A client of the API; what the API refuses meanwhile is a ClusterError.
+    """A client of the API; what the API refuses meanwhile is a PipelineApiError.
 
     The token is that of LRF_KFP_TOKEN, or in a pod the one that Kubernetes projects into it and
     renews, for multi-user installations.
 
     Raises:
-        ClusterError: no API at the address, or it refuses a request.
+        PipelineApiError: no API at the address, or it refuses a request.
         CredentialError: a token that cannot be sent.
     """
     host, token = host.rstrip("/"), token_in(TOKEN)
@@ -97,7 +97,7 @@ def page_of(host: str, run_id: str) -> str:
     return f"{host.rstrip('/')}/#/runs/details/{run_id}"
 
 
-def patiently(ask: Callable[[], _Answer], where: str, poll_s: float = POLL_S) -> _Answer:
+def poll_with_retries(ask: Callable[[], _Answer], where: str, poll_s: float = POLL_S) -> _Answer:
     """Ask again where the API does not answer.
 
     Args:
@@ -105,7 +105,7 @@ def patiently(ask: Callable[[], _Answer], where: str, poll_s: float = POLL_S) ->
 
     Raises:
         NoSuchRunError: it knows no such run.
-        ClusterError: it has not answered for a while, or refuses.
+        PipelineApiError: it has not answered for a while, or refuses.
     """
     failures = 0
     while True:
@@ -114,11 +114,11 @@ def patiently(ask: Callable[[], _Answer], where: str, poll_s: float = POLL_S) ->
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError) as error:
             status = getattr(error, "status", None)
             if status in (400, 401, 403, 404):
-                kind = NoSuchRunError if status == 404 else ClusterError
+                kind = NoSuchRunError if status == 404 else PipelineApiError
                 raise kind(f"the API does not show the run {where}: {said(error)}") from None
             failures += 1
             if failures == _PATIENCE:
-                raise ClusterError(
+                raise PipelineApiError(
                     f"the API stopped answering ({said(error)}); the run goes on: {where}"
                 ) from None
             time.sleep(poll_s)
@@ -130,7 +130,7 @@ def _refusals(host: str) -> Iterator[None]:
     try:
         yield
     except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ValueError) as error:
-        raise ClusterError(f"{host} refuses the run: {said(error)}") from None
+        raise PipelineApiError(f"{host} refuses the run: {said(error)}") from None
 
 
 @contextmanager
@@ -150,22 +150,22 @@ def said(error: Exception) -> str:
 def _check_reachable(host: str, token: str | None) -> None:
     """Ask for the API's health once; kfp.Client would try for half a minute, with tracebacks."""
     if not host.startswith(("http://", "https://")):
-        raise ClusterError(f"--host {host} must start with http:// or https://")
+        raise PipelineApiError(f"--host {host} must start with http:// or https://")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with urllib3.PoolManager(timeout=_CONNECT_S, retries=False) as pool:
             answer = pool.request("GET", f"{host}/apis/v2beta1/healthz", headers=headers)
     except urllib3.exceptions.HTTPError as error:
-        raise ClusterError(
+        raise PipelineApiError(
             f"cannot reach Kubeflow Pipelines at {host}: {said(error)}; check --host and that "
             "the API is up"
         ) from None
     if answer.status in (301, 302, 401, 403):
-        raise ClusterError(
+        raise PipelineApiError(
             f"{host} does not let us in (HTTP {answer.status}); put a token into {TOKEN}"
         )
     if answer.status != 200:
-        raise ClusterError(
+        raise PipelineApiError(
             f"{host} answers HTTP {answer.status} where Kubeflow Pipelines would say that it is "
             "healthy; check --host"
         )

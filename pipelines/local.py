@@ -27,7 +27,7 @@ from lrf_core.artifacts import (
 from lrf_core.console import interrupts
 from lrf_core.errors import ArtifactError, DataError, LrfError, ModelError
 from lrf_core.files.atomic import write_atomically_with
-from lrf_core.files.folder_lock import alone_in
+from lrf_core.files.folder_lock import lock_folder
 from lrf_core.files.scratch import scratch_folder
 from lrf_core.run.outputs import Outputs
 from lrf_core.run.results import write_lineage
@@ -70,7 +70,7 @@ def run(spec: Spec, say: Callable[[str], None]) -> RunResult:
     # Steps run elsewhere: the spec they get names the places.
     spec = spec.in_own_folder()
     _check_inputs(spec)
-    with alone_in(outputs.folder):
+    with lock_folder(outputs.folder):
         return _run(spec, outputs, say)
 
 

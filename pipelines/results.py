@@ -15,7 +15,7 @@ from lrf_core.files.scratch import scratch_folder
 from lrf_core.report.tables import checks_table, published
 from lrf_core.storage import Store, open_store
 from pipelines.compress import NAME
-from pipelines.kfp_api import Submitted, patiently
+from pipelines.kfp_api import Submitted, poll_with_retries
 
 _Found = TypeVar("_Found", bound=Artifact)
 
@@ -57,7 +57,7 @@ def read_results(submitted: Submitted) -> Results:
         StorageError: the store cannot be read.
         ArtifactError: what is there is damaged, or of another version.
     """
-    run = patiently(lambda: submitted.client.get_run(submitted.run_id), submitted.url)
+    run = poll_with_retries(lambda: submitted.client.get_run(submitted.run_id), submitted.url)
     root = run.runtime_config.pipeline_root if run.runtime_config else None
     if not root:
         return Results(None, None, "the run has no pipeline root of its own; set pipeline_root")

@@ -16,7 +16,7 @@ from pipelines.compress import NAME, pipeline_for
 from pipelines.follow import ENDED, RunState, follow, state_of
 from pipelines.kfp_api import (
     TOKEN,
-    ClusterError,
+    PipelineApiError,
     RunError,
     Submitted,
     connected,
@@ -25,7 +25,7 @@ from pipelines.kfp_api import (
 
 __all__ = [
     "TOKEN",
-    "ClusterError",
+    "PipelineApiError",
     "RunError",
     "RunState",
     "Submitted",
@@ -61,7 +61,7 @@ def submit(
 
     Raises:
         SpecError: the spec does not say where to publish.
-        ClusterError: no API at the address, or it refuses the request.
+        PipelineApiError: no API at the address, or it refuses the request.
     """
     if not spec.publish.to:
         raise SpecError(
@@ -94,7 +94,7 @@ def attach(run_id: str, host: str, namespace: str | None = None) -> Submitted:
     """A run that was submitted before, to be followed.
 
     Raises:
-        ClusterError: no API at the address.
+        PipelineApiError: no API at the address.
     """
     with connected(host, namespace) as client:
         return Submitted(client, run_id, page_of(host, run_id), found=True)

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from lrf_core.commands import app as cli
 from lrf_core.errors import EXIT_FAILURE, ArtifactError, BusyError
-from lrf_core.files.folder_lock import alone_in
+from lrf_core.files.folder_lock import lock_folder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lrf_core.files.folder_lock import alone_in
-with alone_in(Path(sys.argv[1]), *sys.argv[2:]):
+from lrf_core.files.folder_lock import lock_folder
+with lock_folder(Path(sys.argv[1]), *sys.argv[2:]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -42,30 +42,33 @@ def test_a_second_run_is_refused_and_the_first_is_named(
     tmp_path: Path, other_run: subprocess.Popen[bytes]
 ) -> None:
     named = rf"process {other_run.pid}\) is writing to"
-    with pytest.raises(BusyError, match=named) as caught, alone_in(tmp_path):
+    with pytest.raises(BusyError, match=named) as caught, lock_folder(tmp_path):
         pass
     assert "\n" not in str(caught.value)
-    with pytest.raises(BusyError), alone_in(tmp_path, "1-of-2"):
+    with pytest.raises(BusyError), lock_folder(tmp_path, "1-of-2"):
         pass
 
 
 def test_a_run_that_is_killed_lets_go(tmp_path: Path, other_run: subprocess.Popen[bytes]) -> None:
     os.kill(other_run.pid, signal.SIGKILL)
     other_run.wait()
-    with alone_in(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
 def test_runs_of_two_parts_go_side_by_side(tmp_path: Path) -> None:
-    with alone_in(tmp_path, "1-of-2"), alone_in(tmp_path, "2-of-2"):
+    with lock_folder(tmp_path, "1-of-2"), lock_folder(tmp_path, "2-of-2"):
         for taken in ("1-of-2", ""):
-            with pytest.raises(BusyError), alone_in(tmp_path, taken):
+            with pytest.raises(BusyError), lock_folder(tmp_path, taken):
                 pass
 
 
 def test_a_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match=r"cannot write .*--out"), alone_in(tmp_path / "file"):
+    with (
+        pytest.raises(ArtifactError, match=r"cannot write .*--out"),
+        lock_folder(tmp_path / "file"),
+    ):
         pass
 
 
@@ -77,7 +80,7 @@ def test_every_command_that_writes_is_refused(
 ) -> None:
     inputs = [] if command == "publish" else [trained.model_file, "--data", trained.data_file]
     arguments = [command, *map(str, inputs), "--out", str(tmp_path)]
-    with alone_in(tmp_path):
+    with lock_folder(tmp_path):
         ended = CliRunner().invoke(cli.app, arguments)
     assert isinstance(ended.exception, BusyError)
     assert ended.exception.exit_code == EXIT_FAILURE

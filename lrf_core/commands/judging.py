@@ -151,12 +151,12 @@ def publish(
     from lrf_core.models.load import load_model
     from lrf_core.report.tables import published
     from lrf_core.run import steps
-    from lrf_core.stages.refuse import refuse_other_limits
+    from lrf_core.stages.refuse import check_limits_match
 
     outputs = lock_outputs(spec)
     verdict = Verdict.load(outputs.verdict)
     gate = spec.effective_gate() if spec_file else None
-    refuse_other_limits(verdict, gate)
+    check_limits_match(verdict, gate)
     analysis = Analysis.load(outputs.analysis)
     override = _override(outputs, analysis, verdict, override_by, override_reason, override_checks)
     release = steps.publish(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lrf_core.errors import EXIT_GATE_REFUSED
-from lrf_core.files.folder_lock import alone_in
+from lrf_core.files.folder_lock import lock_folder
 
 if TYPE_CHECKING:
     from lrf_core.artifacts import Artifact, Verdict
@@ -32,7 +32,7 @@ def lock_outputs(spec: Spec, part: str = "") -> Outputs:
     from lrf_core.run.outputs import Outputs
 
     outputs = Outputs(Path(spec.out))
-    locks.enter_context(alone_in(outputs.folder, part))
+    locks.enter_context(lock_folder(outputs.folder, part))
     return outputs
 
 

@@ -14,7 +14,7 @@ from lrf_core.console.terminal import echo, print_table, say
 from lrf_core.errors import EXIT_BAD_INPUT
 
 if TYPE_CHECKING:
-    from lrf_core.releases import Listed, ListedLine
+    from lrf_core.releases import CatalogEntry, CatalogLine
     from lrf_core.storage import Store
 
 app = typer.Typer(
@@ -216,12 +216,12 @@ def _check_signature(store: Store, name: str, number: int, public_key: Path) -> 
     say(f"{name} {number}: signed with {public_key}")
 
 
-def _as_json(listed: Listed) -> dict[str, Any]:
+def _as_json(listed: CatalogEntry) -> dict[str, Any]:
     release = listed.release.model_dump(mode="json")
     return {"number": listed.number, "aliases": list(listed.aliases), **release}
 
 
-def _as_line(line: ListedLine) -> dict[str, Any]:
+def _as_line(line: CatalogLine) -> dict[str, Any]:
     return {
         "number": line.number,
         "version": line.version,

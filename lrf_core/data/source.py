@@ -15,7 +15,7 @@ from lrf_core.data.folder import open_folder
 from lrf_core.data.function import open_function
 from lrf_core.data.split import Data
 from lrf_core.errors import DataError
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.named_function import PATTERN
 from lrf_core.storage.cache import named
 from lrf_core.storage.inputs import file_at, folder_at, is_remote
@@ -46,7 +46,7 @@ def open_data(source: str, model: keras.Model, seed: int = 0) -> Data:
         StorageError: S3 cannot be reached, refuses the keys, or the cache cannot be written.
         ModelError: no output of the model has classes.
     """
-    expected = expected_by(as_graph(model))
+    expected = expected_by(to_functional(model))
     file = file_at(source)
     if file is not None:
         return _open_file(source, file, expected, seed)

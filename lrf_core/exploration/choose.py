@@ -27,7 +27,7 @@ from lrf_core.exploration.predict import (
     smallest_within,
 )
 from lrf_core.exploration.resources import Indices, Options
-from lrf_core.exploration.spread import PlanRow, distinct
+from lrf_core.exploration.spread import PlanSequence, distinct
 from lrf_core.exploration.vbmf import Ranks, vbmf
 from lrf_core.spec import DecomposeSpec, Goal, Minimized
 
@@ -226,12 +226,12 @@ def _around(count: int) -> list[float]:
     return [ratio for step in steps for ratio in (1 / step, step)][: count - 1]
 
 
-def _row(asked: _Asked) -> PlanRow:
+def _row(asked: _Asked) -> PlanSequence:
     """The plans to take several of: by their cost where costs decide, else by their loss."""
     by_loss = asked.goal.drop_decides(asked.minimized) or not asked.goal.limits_costs()
     if by_loss:
         family, _ = _family(asked.options, asked.limits, asked.minimized, asked.policy)
-        return PlanRow(family.within, family.loss)
+        return PlanSequence(family.within, family.loss)
     costs = asked.limited_costs()
 
     def within(share: float) -> Indices | None:
@@ -246,7 +246,7 @@ def _row(asked: _Asked) -> PlanRow:
     def spent(rows: Indices) -> float:
         return max(asked.options.total(name, rows) / asked.limits[name] for name in costs)
 
-    return PlanRow(within, spent)
+    return PlanSequence(within, spent)
 
 
 def _least(asked: _Asked, cost: str) -> float:

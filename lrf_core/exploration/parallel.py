@@ -24,7 +24,7 @@ def one_blas_thread() -> threadpool_limits:
     return threadpool_limits(1, user_api="blas")
 
 
-def side_by_side(
+def parallel_map(
     function: Callable[[_Item], _Result], items: Sequence[_Item]
 ) -> Iterator[tuple[int, _Result]]:
     """Yield `(index, function(items[index]))` on all cores, each as soon as it is done.
@@ -48,7 +48,7 @@ def map_side_by_side(
     """`[function(item) for item in items]`, on all cores, with progress."""
     results: dict[int, _Result] = {}
     with work(description, len(items)) as advance:
-        for index, result in side_by_side(function, items):
+        for index, result in parallel_map(function, items):
             results[index] = result
             advance(1)
     return [results[index] for index in range(len(items))]

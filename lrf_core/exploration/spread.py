@@ -16,7 +16,7 @@ APART = 0.05
 
 
 @dataclass(frozen=True)
-class PlanRow:
+class PlanSequence:
     """The best plan within any bound on one quantity.
 
     Attributes:
@@ -37,7 +37,7 @@ class PlanRow:
             bound = spent * (1 - APART)
 
 
-def distinct(first: Indices, bounds: Iterable[float], row: PlanRow) -> list[Indices]:
+def distinct(first: Indices, bounds: Iterable[float], row: PlanSequence) -> list[Indices]:
     """A first plan, and for each bound the best plan within it that is not there yet.
 
     Where that is taken, the next in the row is; past its end, the next from its start. No plan is

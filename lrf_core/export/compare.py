@@ -15,7 +15,7 @@ from lrf_core.errors import ExportError
 from lrf_core.export.interface import as_called, by_output_name, in_structure, samples_by_name
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.models.structure import Samples
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 
 Array = npt.NDArray[Any]
 
@@ -53,7 +53,7 @@ def closeness(model: keras.Model, exported: ExportedModel, samples: Samples) -> 
         ExportError: the export does not run, has other outputs than the model, or either answers
             with values that are not finite.
     """
-    graph = as_graph(model)
+    graph = to_functional(model)
     named = samples_by_name(graph, samples)
     count = len(next(iter(named.values())))
     pairs = []
@@ -79,7 +79,7 @@ def answering_like(model: keras.Model, exported: ExportedModel) -> Callable[[Sam
     Raises:
         ModelError: a subclassed model that cannot be followed.
     """
-    graph = as_graph(model)
+    graph = to_functional(model)
     structure = graph.outputs[0] if isinstance(graph, keras.Sequential) else graph.output
     names = tuple(by_output_name(structure))
 

@@ -11,7 +11,7 @@ from lrf_core.errors import ExportError
 from lrf_core.models.precision import in_float32
 from lrf_core.models.rebuild import rebuilt
 from lrf_core.models.trace import walk
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -31,7 +31,7 @@ def portable(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: the model cannot be followed or copied.
     """
-    return in_float32(as_graph(model))
+    return in_float32(to_functional(model))
 
 
 def with_biases_last(model: keras.Model) -> keras.Model:

@@ -17,7 +17,7 @@ from lrf_core.export.interface import as_called, in_structure, input_names
 from lrf_core.export.reason import reason
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.files.scratch import folder_beside
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 
 Array = npt.NDArray[Any]
 
@@ -36,7 +36,7 @@ def to_saved_model(model: keras.Model, folder: str | Path) -> Path:
         ArtifactError: the folder cannot be written, which says nothing about the model.
         ModelError: a subclassed model that cannot be followed.
     """
-    graph = as_graph(model)
+    graph = to_functional(model)
     archive = keras.export.ExportArchive()
     try:
         with native_output_logged():

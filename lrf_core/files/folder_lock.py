@@ -20,7 +20,7 @@ _logger = logging.getLogger("lrf")
 
 
 @contextmanager
-def alone_in(folder: Path, part: str = "") -> Iterator[None]:
+def lock_folder(folder: Path, part: str = "") -> Iterator[None]:
     """While open, no other run writes to this folder.
 
     Args:

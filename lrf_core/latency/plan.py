@@ -30,7 +30,7 @@ OWN: Key = ("", "", ())
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurementPlan:
     """What is to be measured of one geometry.
 
     Attributes:
@@ -119,8 +119,8 @@ def make_plan(
     *,
     per_mode: int,
     points: int,
-) -> Plan:
-    """Plan the measurements of the layers of one geometry.
+) -> MeasurementPlan:
+    """MeasurementPlan the measurements of the layers of one geometry.
 
     Args:
         per_mode: ranks per mode among which candidates will be.
@@ -128,7 +128,7 @@ def make_plan(
     """
     forms = [form for name in method_names for form in methods.get(name).forms(geometry.geometry())]
     boxes = [(form, _boxes(form, per_mode, points)) for form in forms]
-    return Plan(
+    return MeasurementPlan(
         geometry,
         layers=tuple(layers),
         method_names=tuple(method_names),

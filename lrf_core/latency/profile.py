@@ -13,11 +13,11 @@ from lrf_core.console.progress import Advance, work
 from lrf_core.errors import ArtifactError
 from lrf_core.latency.geometry import timed_geometries
 from lrf_core.latency.measure import Subject, measured
-from lrf_core.latency.plan import Plan, make_plan
+from lrf_core.latency.plan import MeasurementPlan, make_plan
 from lrf_core.latency.table import GeometryLatency, LatencyTable, this_machine, this_runtime
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 
 _logger = logging.getLogger("lrf")
 
@@ -56,7 +56,7 @@ def profile(
     Raises:
         ArtifactError: the file is damaged, from another machine or LiteRT, or cannot be written.
     """
-    model = as_graph(model)
+    model = to_functional(model)
     layers = dict(walk(model))
     lineage = Lineage(
         inputs={"model": model_digest(model)},
@@ -90,7 +90,7 @@ def _plans(
     *,
     per_mode: int,
     points: int,
-) -> list[Plan]:
+) -> list[MeasurementPlan]:
     """One for each geometry, in the order of the model."""
     timed = timed_geometries(records, layers)
     alike = {
@@ -126,14 +126,14 @@ def _begun(lineage: Lineage, file: Path | None) -> LatencyTable:
 
 
 def _with_entries(
-    plans: Sequence[Plan], table: LatencyTable
-) -> list[tuple[Plan, GeometryLatency | None]]:
+    plans: Sequence[MeasurementPlan], table: LatencyTable
+) -> list[tuple[MeasurementPlan, GeometryLatency | None]]:
     known = table.by_geometry
     return [(plan, known.get(plan.geometry)) for plan in plans]
 
 
 def _measured(
-    plan: Plan,
+    plan: MeasurementPlan,
     layer: keras.Layer,
     table: LatencyTable,
     *,

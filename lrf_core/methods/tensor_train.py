@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from lrf_core.methods.base import Form, Geometry, Method
-from lrf_core.methods.train import TrainForm, fits_in_memory
+from lrf_core.methods.train import BottleneckChain, fits_in_memory
 
 # Ranks offered per mode, at most: they multiply. Fewer for kernels of many weights.
 _LADDER = 8
@@ -34,7 +34,7 @@ def _forms(geometry: Geometry) -> list[Form]:
     weights = math.prod(geometry.kernel_shape)
     wide = weights >= _WIDE
     ladder = _LADDER_OF_WIDEST if weights >= _WIDEST else _LADDER_OF_WIDE if wide else _LADDER
-    return [TrainForm(geometry, METHOD.name, groups, ladder, encoded_only=wide)]
+    return [BottleneckChain(geometry, METHOD.name, groups, ladder, encoded_only=wide)]
 
 
 METHOD = Method("tensor_train", _forms)

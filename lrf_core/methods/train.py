@@ -54,7 +54,7 @@ def fits_in_memory(geometry: Geometry) -> bool:
     return geometry.window * geometry.inputs <= MAX_FULL_WIDTH
 
 
-class TrainForm(Form):
+class BottleneckChain(Form):
     """Ranks: `(r1, ..., r_last)`, one between each two layers of the chain.
 
     Args:
@@ -201,7 +201,7 @@ class TrainSweep(Sweep):
     rank, so a smaller choice of encoders stands in where it is better.
     """
 
-    def __init__(self, form: TrainForm, kernel: Matrix, moments: Moments) -> None:
+    def __init__(self, form: BottleneckChain, kernel: Matrix, moments: Moments) -> None:
         super().__init__(form.geometry, kernel, moments)
         self._form = form
         self._output_weight = lower_factor(moments.output_weight(form.geometry.outputs))

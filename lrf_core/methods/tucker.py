@@ -8,7 +8,7 @@ the other mode. Nested in both ranks.
 from __future__ import annotations
 
 from lrf_core.methods.base import Form, Geometry, Method
-from lrf_core.methods.train import TrainForm, fits_in_memory
+from lrf_core.methods.train import BottleneckChain, fits_in_memory
 
 # Ranks offered per mode, at most.
 _LADDER = 256
@@ -19,7 +19,11 @@ def _forms(geometry: Geometry) -> list[Form]:
     if geometry.window == 1 or geometry.inputs == geometry.outputs == 1:
         return []
     axes = tuple(range(len(geometry.kernel_shape) - 2))
-    return [TrainForm(geometry, METHOD.name, (axes,), _LADDER)] if fits_in_memory(geometry) else []
+    return (
+        [BottleneckChain(geometry, METHOD.name, (axes,), _LADDER)]
+        if fits_in_memory(geometry)
+        else []
+    )
 
 
 METHOD = Method("tucker", _forms)

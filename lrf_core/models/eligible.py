@@ -39,7 +39,7 @@ _REASONS: tuple[tuple[tuple[type, ...], str], ...] = (
 )
 
 
-def why_it_stays(layer: keras.Layer, calls: Calls) -> str:
+def ineligibility_reason(layer: keras.Layer, calls: Calls) -> str:
     """Why a layer with weights cannot be replaced; empty where it can."""
     return _why_its_kind_stays(layer) or _why_this_one_stays(layer, calls)
 

@@ -12,7 +12,7 @@ from lrf_core.artifacts import Call, Cost, LayerRecord
 from lrf_core.methods import Form, Geometry
 from lrf_core.methods.base import Matrix
 from lrf_core.models.cost import counted_layers, layer_macs, spatial_sizes
-from lrf_core.models.eligible import why_it_stays
+from lrf_core.models.eligible import ineligibility_reason
 from lrf_core.models.structure import SampleShape, Shape
 from lrf_core.models.trace import Calls, trace, walk
 
@@ -91,7 +91,7 @@ def _record(
         cost=Cost(params=params, macs=macs),
         share=params / total,
         itemsize=_itemsize(layer),
-        reason=why_it_stays(layer, calls[path]),
+        reason=ineligibility_reason(layer, calls[path]),
     )
 
 

@@ -17,7 +17,7 @@ from lrf_core.models.formats import read_model
 from lrf_core.models.rebuild import carry_state
 from lrf_core.models.sandboxed import read_in_sandbox
 from lrf_core.models.source import model_at, weights_at
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.sandbox.setting import sandbox_is_on
 from lrf_core.storage.cache import named
 
@@ -53,7 +53,7 @@ def load_model(
     loaded = None if weights is None else weights_at(str(weights))
     with named(str(source), file), named(str(weights), loaded):
         read = read_in_sandbox if _is_to_sandbox(source, sandbox) else read_model
-        model = as_graph(read(file, loaded))
+        model = to_functional(read(file, loaded))
     check_model(model, str(source))
     return model
 
@@ -62,7 +62,7 @@ def check_model(model: keras.Model, where: str) -> None:
     """Raise ModelError unless the model runs no code of unknown origin and its weights are finite.
 
     Args:
-        model: a Functional or Sequential model, see `as_graph`.
+        model: a Functional or Sequential model, see `to_functional`.
     """
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Lambda):

@@ -89,7 +89,7 @@ def check_can_be_rebuilt(
 
     Args:
         given: the model as it came, which may be subclassed.
-        model: its graph, see `unroll.as_graph`.
+        model: its graph, see `unroll.to_functional`.
         paths: of the layers that may be replaced later.
         samples: a few are enough.
     """

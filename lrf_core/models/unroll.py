@@ -24,7 +24,7 @@ _logger = logging.getLogger("lrf")
 _CONTEXT = ("training", "mask")
 
 
-def as_graph(model: keras.Model) -> keras.Model:
+def to_functional(model: keras.Model) -> keras.Model:
     """A Functional or Sequential model of the same layers; the model itself if it is one.
 
     Subclassed layers in it become nested models where that is possible, and stay otherwise. Layers

@@ -20,7 +20,7 @@ DONE = ("published", "refused")
 
 
 @dataclass(frozen=True)
-class AskingVersion:
+class CompressionRequest:
     """A version that asks.
 
     Attributes:
@@ -48,7 +48,7 @@ class AskingRegistry(Protocol):
 
     fetched: ClassVar[tuple[str, ...]]
 
-    def asking(self) -> list[AskingVersion]:
+    def asking(self) -> list[CompressionRequest]:
         """The versions that ask for compression and are not done."""
 
     def fetch(self, model: str, folder: Path) -> None:
@@ -60,7 +60,7 @@ class AskingRegistry(Protocol):
         A version that is gone is no error.
 
         Args:
-            version: `AskingVersion.id`.
+            version: `CompressionRequest.id`.
             facts: a property without a value any more is the empty text.
         """
 

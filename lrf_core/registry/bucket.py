@@ -11,7 +11,7 @@ from lrf_core.registry.base import (
     not_registered,
     refuse_another_model,
 )
-from lrf_core.releases import Listed, read_index, resolve, set_alias
+from lrf_core.releases import CatalogEntry, read_index, resolve, set_alias
 from lrf_core.releases.index import LATEST
 from lrf_core.storage import Store
 
@@ -53,14 +53,14 @@ class BucketRegistry:
         listed = self._listed(name, version)
         return _registration(listed) if listed else None
 
-    def _listed(self, name: str, version: str) -> Listed | None:
+    def _listed(self, name: str, version: str) -> CatalogEntry | None:
         index = read_index(self.store, name)
         if index is None or index.number_of(version) is None:
             return None
         return resolve(self.store, name, version)
 
 
-def _registration(listed: Listed) -> Registration:
+def _registration(listed: CatalogEntry) -> Registration:
     release = listed.release
     return Registration(
         registry="bucket",

@@ -10,7 +10,7 @@ from typing import ClassVar
 from model_registry.types import ModelArtifact, ModelVersion
 from mr_openapi.exceptions import NotFoundException
 
-from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, AskingVersion
+from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, CompressionRequest
 from lrf_core.registry.base import RegistryError
 from lrf_core.registry.kubeflow import KubeflowRegistry
 from lrf_core.registry.kubeflow_client import Client
@@ -25,8 +25,8 @@ class KubeflowAsking:
     fetched: ClassVar[tuple[str, ...]] = ()
     registry: KubeflowRegistry
 
-    def asking(self) -> list[AskingVersion]:
-        async def work(client: Client) -> list[AskingVersion]:
+    def asking(self) -> list[CompressionRequest]:
+        async def work(client: Client) -> list[CompressionRequest]:
             asking = [version for version in await _versions(client) if _asks(version)]
             return [await _asking(client, version) for version in asking]
 
@@ -68,11 +68,11 @@ def _asks(version: ModelVersion) -> bool:
     return bool(known.get(COMPRESS)) and known.get(STATE) not in DONE and not archived
 
 
-async def _asking(client: Client, version: ModelVersion) -> AskingVersion:
+async def _asking(client: Client, version: ModelVersion) -> CompressionRequest:
     known = version.custom_properties or {}
     model = await client.get_registered_model_by_id(version.registered_model_id)
     name = model.name if model else ""
-    return AskingVersion(
+    return CompressionRequest(
         id=f"{name}/{version.name}/{version.id}",
         name=name,
         model=str(known.get(MODEL) or await _model_uri(client, str(version.id))),

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, AskingVersion
+from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, CompressionRequest
 from lrf_core.registry.mlflow import MlflowRegistry
 
 _PAGE = 200
@@ -27,7 +27,7 @@ class MlflowAsking:
     fetched: ClassVar[tuple[str, ...]] = ("mlflow-artifacts:",)
     registry: MlflowRegistry
 
-    def asking(self) -> list[AskingVersion]:
+    def asking(self) -> list[CompressionRequest]:
         with self.registry.connection.explained() as client:
             asking = [version for version in _versions(client) if _asks(version)]
             return [_asking(client, version) for version in asking]
@@ -71,8 +71,8 @@ def _asks(version: ModelVersion) -> bool:
     return bool(version.tags.get(COMPRESS)) and version.tags.get(STATE) not in DONE
 
 
-def _asking(client: MlflowClient, version: ModelVersion) -> AskingVersion:
-    return AskingVersion(
+def _asking(client: MlflowClient, version: ModelVersion) -> CompressionRequest:
+    return CompressionRequest(
         id=f"{version.name}/{version.version}",
         name=version.name,
         model=version.tags.get(MODEL) or _model_uri(client, version),

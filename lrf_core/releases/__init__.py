@@ -5,8 +5,8 @@ not name does not exist for readers.
 """
 
 from lrf_core.releases.catalog import (
-    Listed,
-    ListedLine,
+    CatalogEntry,
+    CatalogLine,
     list_releases,
     release_names,
     resolve,
@@ -22,18 +22,18 @@ from lrf_core.releases.verify import (
     verify_version,
     verify_versions,
 )
-from lrf_core.releases.write import Proposal, Written, write_release
+from lrf_core.releases.write import ReleaseDraft, WriteResult, write_release
 from lrf_core.spec.release_name import release_name
 
 __all__ = [
     "CHAMPION",
     "LATEST",
     "PREVIOUS",
-    "Listed",
-    "ListedLine",
-    "Proposal",
+    "CatalogEntry",
+    "CatalogLine",
+    "ReleaseDraft",
     "ReleaseIndex",
-    "Written",
+    "WriteResult",
     "damaged_blobs",
     "fetch_release",
     "list_releases",

@@ -25,7 +25,7 @@ from lrf_core.storage import MissingObjectError, Store
 
 
 @dataclass(frozen=True)
-class Listed:
+class CatalogEntry:
     """A release that readers see: its number, from 1, and the aliases it has."""
 
     number: int
@@ -34,7 +34,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class ListedLine:
+class CatalogLine:
     """The same as a list shows it: without the files."""
 
     number: int
@@ -43,7 +43,7 @@ class ListedLine:
     listing: Listing
 
 
-def resolve(store: Store, name: str, ref: str | int) -> Listed:
+def resolve(store: Store, name: str, ref: str | int) -> CatalogEntry:
     """The release under an alias, a number or a version (`v-...`).
 
     Raises:
@@ -54,7 +54,7 @@ def resolve(store: Store, name: str, ref: str | int) -> Listed:
     return _listed(store, name, index, number_of(index, name, str(ref)))
 
 
-def list_releases(store: Store, name: str) -> list[ListedLine]:
+def list_releases(store: Store, name: str) -> list[CatalogLine]:
     """All releases of a name, by number, as the index has them.
 
     One request; and one more for each release that an older version of lrf published.
@@ -68,7 +68,7 @@ def list_releases(store: Store, name: str) -> list[ListedLine]:
     read = in_parallel(lambda entry: read_manifest(store, name, entry), older, "Reading manifests")
     found = {release.version: Listing.of(release) for release in read}
     return [
-        ListedLine(
+        CatalogLine(
             number,
             entry.version,
             index.aliases_of(number),
@@ -103,7 +103,7 @@ def set_alias(store: Store, name: str, alias: str, number: int) -> None:
     change_index(store, name, change)
 
 
-def rollback(store: Store, name: str) -> Listed:
+def rollback(store: Store, name: str) -> CatalogEntry:
     """Make the previous champion the champion again, and the champion the previous one.
 
     Raises:
@@ -184,6 +184,6 @@ def _as_number(ref: str) -> int | None:
     return int(ref) if ref.isascii() and ref.isdecimal() and len(ref) < 10 else None
 
 
-def _listed(store: Store, name: str, index: ReleaseIndex, number: int) -> Listed:
+def _listed(store: Store, name: str, index: ReleaseIndex, number: int) -> CatalogEntry:
     release = read_manifest(store, name, index.versions[number - 1])
-    return Listed(number, release, index.aliases_of(number))
+    return CatalogEntry(number, release, index.aliases_of(number))

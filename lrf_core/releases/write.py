@@ -47,7 +47,7 @@ _ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
-class Proposal:
+class ReleaseDraft:
     """A release that could be written.
 
     Attributes:
@@ -63,7 +63,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteResult:
     """A release that readers see, under a number.
 
     Attributes:
@@ -85,9 +85,9 @@ def write_release(
     store: Store,
     name: str,
     version: str,
-    propose: Callable[[], Proposal],
+    propose: Callable[[], ReleaseDraft],
     prove: Callable[[Release, Path], None],
-) -> Written:
+) -> WriteResult:
     """Make a version visible, unless it is: then nothing is written but what is damaged.
 
     Args:
@@ -108,14 +108,14 @@ class _Writer:
     store: Store
     name: str
     version: str
-    propose: Callable[[], Proposal]
+    propose: Callable[[], ReleaseDraft]
     prove: Callable[[Release, Path], None]
 
     @cached_property
-    def proposal(self) -> Proposal:
+    def proposal(self) -> ReleaseDraft:
         return self.propose()
 
-    def written(self) -> Written:
+    def written(self) -> WriteResult:
         tag: str | None = None
         for _ in range(_ATTEMPTS):
             number, entry = self._visible()
@@ -182,7 +182,7 @@ class _Writer:
         )
         self.store.replace(self._key(INTENT_FILE), sealed_json(intent), tag)
 
-    def _finished(self, intent: Intent) -> Written | None:
+    def _finished(self, intent: Intent) -> WriteResult | None:
         """All steps after the intent; None where another publisher's manifest must be read."""
         key = manifest_key(self.name, self.version)
         there = self._unseen_manifest(key)
@@ -207,7 +207,7 @@ class _Writer:
         before, _ = self._visible()
         index = change_index(self.store, self.name, lambda index: index.with_version(entry))
         self.store.delete(self._key(INTENT_FILE))
-        return Written(release, index.number_of(self.version) or 0, new=not before)
+        return WriteResult(release, index.number_of(self.version) or 0, new=not before)
 
     def _unseen_manifest(self, key: str) -> bytes | None:
         """The manifest of a version that is not in the index yet; a damaged one is removed."""
@@ -221,7 +221,7 @@ class _Writer:
             return None
         return there
 
-    def _repaired(self, number: int, entry: IndexEntry) -> Written:
+    def _repaired(self, number: int, entry: IndexEntry) -> WriteResult:
         """The release that is visible, every file of it as its manifest says."""
         key = manifest_key(self.name, self.version)
         repaired: list[str] = []
@@ -243,7 +243,7 @@ class _Writer:
         if repaired:
             _logger.warning("missing or damaged in %s, repaired: %s", self._url(""), repaired)
         self.store.delete(self._key(INTENT_FILE))
-        return Written(release, number, new=False, repaired=bool(repaired))
+        return WriteResult(release, number, new=False, repaired=bool(repaired))
 
     def _placed(self, release: Release, manifest: bytes, parts: list[ReleaseFile]) -> list[str]:
         """Put all parts in the directory of the version, read them back, and prove the release.

@@ -14,7 +14,7 @@ from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, V
 from lrf_core.exploration.frontier import FrontierPoint
 from lrf_core.exploration.resources import QUANTITIES
 from lrf_core.redaction import shown
-from lrf_core.releases import Listed, ListedLine
+from lrf_core.releases import CatalogEntry, CatalogLine
 from lrf_core.report import text
 from lrf_core.report.plans import PlanRow
 
@@ -265,7 +265,7 @@ def not_published(verdict: Verdict) -> Text:
     return Text("not passed", style="bold red") + _plain(f": {failed} - nothing was published")
 
 
-def releases_table(name: str, found: Sequence[ListedLine]) -> Table:
+def releases_table(name: str, found: Sequence[CatalogLine]) -> Table:
     """Releases of one name, the latest first."""
     table = _table(
         f"Releases of {name}" if found else "No releases",
@@ -292,7 +292,7 @@ def releases_table(name: str, found: Sequence[ListedLine]) -> Table:
     return table
 
 
-def release_table(listed: Listed) -> Group:
+def release_table(listed: CatalogEntry) -> Group:
     """The files of one release, and what else is known of it."""
     release, summary = listed.release, listed.release.summary
     table = _table(

@@ -29,7 +29,7 @@ from lrf_core.exploration.shards import Shard
 from lrf_core.latency import measured_first
 from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.run.results import write_results
 from lrf_core.spec import GateSpec, Spec
 
@@ -79,7 +79,7 @@ def load_inputs(spec: Spec, model: str | Path | None = None) -> tuple[keras.Mode
 
 def check_one_output(model: keras.Model) -> None:
     """Raise ModelError for a model that fine-tuning and the gate cannot judge."""
-    outputs = as_graph(model).outputs
+    outputs = to_functional(model).outputs
     if len(outputs) > 1:
         raise ModelError(
             f"model '{model.name}' has {len(outputs)} outputs; fine-tuning and the gate "

@@ -21,7 +21,7 @@ from lrf_core.artifacts import (
 )
 from lrf_core.data import Data, open_data
 from lrf_core.exploration.cache import open_cache
-from lrf_core.files.folder_lock import alone_in
+from lrf_core.files.folder_lock import lock_folder
 from lrf_core.latency import LatencyTable, measured_first
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.run import steps
@@ -96,7 +96,7 @@ def run_spec(spec: Spec) -> RunResult:
     data = open_data(spec.data, model, spec.seed)
     open_store(str(spec.publish.to)).check()
     outputs = Outputs(Path(spec.out))
-    with alone_in(outputs.folder):
+    with lock_folder(outputs.folder):
         return _run(spec, model, data, outputs)
 
 

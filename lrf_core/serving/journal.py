@@ -13,7 +13,7 @@ from lrf_core.artifacts.promotion import PromotionStep
 _logger = logging.getLogger("lrf")
 
 
-class Note:
+class JournalEntry:
     """What a step found; set while it runs."""
 
     def __init__(self) -> None:
@@ -27,9 +27,9 @@ class Journal:
         self.steps: list[PromotionStep] = []
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Note]:
+    def step(self, name: str) -> Iterator[JournalEntry]:
         """Record one step; it failed where an exception leaves it."""
-        note, started, begun = Note(), datetime.now(UTC), time.monotonic()
+        note, started, begun = JournalEntry(), datetime.now(UTC), time.monotonic()
         passed = False
         try:
             yield note

@@ -9,7 +9,7 @@ from typing import Any
 
 from lrf_core.errors import PromotionError
 from lrf_core.serving.merge_patch import JSON, merge_patch, patched
-from lrf_core.serving.state import State, state_of
+from lrf_core.serving.state import ServiceState, state_of
 from lrf_core.spec.promote import PromoteSpec
 
 _logger = logging.getLogger("lrf")
@@ -43,7 +43,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PromotionPlan:
     """How a release comes into a service.
 
     Attributes:
@@ -61,13 +61,13 @@ class Plan:
     resumed: bool
 
 
-def is_served(state: State, wanted: Wanted) -> bool:
+def is_served(state: ServiceState, wanted: Wanted) -> bool:
     """Whether the spec asks for this release for all traffic."""
     ours = state.annotations.get(RELEASE) == wanted.release
     return ours and state.storage_uri == wanted.storage_uri and state.percent in (None, 100)
 
 
-def plan_for(service: JSON, wanted: Wanted, settings: PromoteSpec) -> Plan:
+def plan_for(service: JSON, wanted: Wanted, settings: PromoteSpec) -> PromotionPlan:
     """The way from what a service serves now to a release.
 
     Raises:
@@ -93,7 +93,7 @@ def plan_for(service: JSON, wanted: Wanted, settings: PromoteSpec) -> Plan:
             steps = (100,)
     else:
         before = state
-    return Plan(
+    return PromotionPlan(
         patch=_patch(service, wanted, settings, canary),
         steps=steps,
         canary=canary,
@@ -175,7 +175,7 @@ def _patch(service: JSON, wanted: Wanted, settings: PromoteSpec, canary: bool) -
     return {"metadata": {"annotations": annotations}, "spec": {"predictor": predictor}}
 
 
-def _refuse_foreign(service: JSON, state: State, wanted: Wanted) -> None:
+def _refuse_foreign(service: JSON, state: ServiceState, wanted: Wanted) -> None:
     name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
     predictor = service["spec"].get("predictor") or {}
     if "model" not in predictor:
@@ -197,7 +197,7 @@ def _refuse_foreign(service: JSON, state: State, wanted: Wanted) -> None:
         raise PromotionError(f"InferenceService {name} is {_under_way(state, other)}")
 
 
-def _under_way(state: State, other: str | None) -> str:
+def _under_way(state: ServiceState, other: str | None) -> str:
     if other:
         version = other.rpartition("/")[2]
         return (
@@ -212,7 +212,7 @@ def _under_way(state: State, other: str | None) -> str:
     )
 
 
-def _no_canary(service: str, state: State) -> str:
+def _no_canary(service: str, state: ServiceState) -> str:
     if state.mode == "raw":
         reason = "is a raw deployment, in which KServe ignores canaryTrafficPercent"
     elif state.mode == "serverless":

@@ -17,10 +17,10 @@ from lrf_core.serving.answers import (
 )
 from lrf_core.serving.journal import Journal
 from lrf_core.serving.merge_patch import JSON, patched
-from lrf_core.serving.plan import ROLLBACK, Plan, rollback_of, traffic_patch, with_rollback
+from lrf_core.serving.plan import ROLLBACK, PromotionPlan, rollback_of, traffic_patch, with_rollback
 from lrf_core.serving.prometheus import Metric, QueryError
 from lrf_core.serving.service import InferenceService, is_applied
-from lrf_core.serving.state import State, state_of
+from lrf_core.serving.state import ServiceState, state_of
 from lrf_core.serving.waiting import NotReadyError, Wait, until_off, until_ready
 from lrf_core.spec.promote import PromoteSpec
 
@@ -39,7 +39,7 @@ class Rollout:
         self,
         service: InferenceService,
         current: JSON,
-        plan: Plan,
+        plan: PromotionPlan,
         recorded: SampleAnswers,
         settings: PromoteSpec,
         journal: Journal,
@@ -80,7 +80,7 @@ class Rollout:
         state = self._ready(None, 100)
         self._check_answers(state, self._plain_url(state), 100)
 
-    def _apply(self) -> State:
+    def _apply(self) -> ServiceState:
         with self._journal.step("patch") as note:
             preview = self._service.preview(self._plan.patch)
             patch = with_rollback(self._plan.patch, self.current, preview)
@@ -96,13 +96,13 @@ class Rollout:
             share = self._plan.final if percent == 100 else percent
             self._write(traffic_patch(share))
 
-    def _ready(self, before: State | None, percent: int) -> State:
+    def _ready(self, before: ServiceState | None, percent: int) -> ServiceState:
         with self._journal.step(f"ready at {percent}%") as note:
             state = until_ready(self._service, self.current, before, percent, self._wait)
             note.detail = state.created
         return state
 
-    def _own_url(self, state: State) -> str:
+    def _own_url(self, state: ServiceState) -> str:
         latest = state.latest()
         if latest is None or latest.url is None:
             raise PromotionError(
@@ -111,12 +111,12 @@ class Rollout:
             )
         return latest.url
 
-    def _plain_url(self, state: State) -> str:
+    def _plain_url(self, state: ServiceState) -> str:
         if state.url is None:
             raise PromotionError("KServe gives the service no address (status.url)")
         return state.url
 
-    def _check_answers(self, state: State, url: str, percent: int) -> None:
+    def _check_answers(self, state: ServiceState, url: str, percent: int) -> None:
         settings, count = self._settings, self._recorded.count
         model = settings.model_name or self._service.name
         server = server_at(url, settings.url, model, protocol_of(self.current))
@@ -138,7 +138,7 @@ class Rollout:
                 time.sleep(settings.poll)
             note.detail = f"{count} samples, {apart:.2g} apart"
 
-    def _watch(self, percent: int, state: State) -> None:
+    def _watch(self, percent: int, state: ServiceState) -> None:
         settings, metric = self._settings, self._metric(state)
         soak = settings.effective_soak()
         if metric is None and soak == 0:
@@ -168,7 +168,7 @@ class Rollout:
                     return found
                 time.sleep(min(soak - past, self._settings.interval))
 
-    def _metric(self, state: State) -> Metric | None:
+    def _metric(self, state: ServiceState) -> Metric | None:
         settings = self._settings.prometheus
         if settings is None:
             return None
@@ -227,7 +227,7 @@ class Rollout:
             self._service.unchanged_since(self.current, fresh)
         self.current = fresh
 
-    def _take_off_traffic(self, state: State) -> None:
+    def _take_off_traffic(self, state: ServiceState) -> None:
         with self._journal.step("take off traffic") as note:
             self._write(traffic_patch(0))
             try:

@@ -38,7 +38,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class State:
+class ServiceState:
     """An InferenceService, as far as a promotion looks at it.
 
     Attributes:
@@ -72,13 +72,13 @@ class State:
         return next((target for target in self.traffic if target.latest), None)
 
 
-def state_of(service: Mapping[str, Any]) -> State:
+def state_of(service: Mapping[str, Any]) -> ServiceState:
     """Read an InferenceService as the API gives it."""
     metadata, status = service["metadata"], service.get("status") or {}
     predictor = service["spec"].get("predictor") or {}
     component = (status.get("components") or {}).get("predictor") or {}
     conditions = status.get("conditions") or []
-    return State(
+    return ServiceState(
         generation=int(metadata.get("generation", 0)),
         resource_version=str(metadata.get("resourceVersion", "")),
         annotations=dict(metadata.get("annotations") or {}),

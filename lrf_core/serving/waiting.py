@@ -11,7 +11,7 @@ from lrf_core.console import progress
 from lrf_core.errors import PromotionError
 from lrf_core.serving.merge_patch import JSON
 from lrf_core.serving.service import InferenceService
-from lrf_core.serving.state import State, state_of
+from lrf_core.serving.state import ServiceState, state_of
 
 _logger = logging.getLogger("lrf")
 
@@ -34,8 +34,8 @@ class Wait:
 
 
 def until_ready(
-    service: InferenceService, written: JSON, before: State | None, percent: int, wait: Wait
-) -> State:
+    service: InferenceService, written: JSON, before: ServiceState | None, percent: int, wait: Wait
+) -> ServiceState:
     """Wait until the newest revision is ready and has this share of the traffic.
 
     Args:
@@ -51,7 +51,7 @@ def until_ready(
     """
     failures = 0
 
-    def arrived(state: State) -> bool:
+    def arrived(state: ServiceState) -> bool:
         nonlocal failures
         failure = _new_failure(state, before)
         # KServe says so for a moment too where a pod is just being replaced.
@@ -63,10 +63,10 @@ def until_ready(
     return _until(service, written, arrived, f"Waiting for {percent}%", wait)
 
 
-def until_off(service: InferenceService, written: JSON, revision: str, wait: Wait) -> State:
+def until_off(service: InferenceService, written: JSON, revision: str, wait: Wait) -> ServiceState:
     """Wait until a revision has no traffic. Raises as `until_ready` does."""
 
-    def off(state: State) -> bool:
+    def off(state: ServiceState) -> bool:
         latest = state.latest()
         shares = sum(target.percent for target in state.traffic if target.revision == revision)
         return latest is not None and latest.percent == 0 and shares == 0
@@ -77,10 +77,10 @@ def until_off(service: InferenceService, written: JSON, revision: str, wait: Wai
 def _until(
     service: InferenceService,
     written: JSON,
-    arrived: Callable[[State], bool],
+    arrived: Callable[[ServiceState], bool],
     what: str,
     wait: Wait,
-) -> State:
+) -> ServiceState:
     started, said = time.monotonic(), ""
     with progress.work(what, max(1, int(wait.seconds))) as advance:
         shown = 0
@@ -104,7 +104,7 @@ def _until(
             time.sleep(wait.poll)
 
 
-def _is_ready(state: State, before: State | None, percent: int) -> bool:
+def _is_ready(state: ServiceState, before: ServiceState | None, percent: int) -> bool:
     if not state.ready or not _seen(state, before):
         return False
     if state.mode != "serverless":
@@ -120,7 +120,7 @@ def _is_ready(state: State, before: State | None, percent: int) -> bool:
     )
 
 
-def _seen(state: State, before: State | None) -> bool:
+def _seen(state: ServiceState, before: ServiceState | None) -> bool:
     """Whether the controller has acted on the patch.
 
     Its observedGeneration is that of the object below, so it says only that something changed.
@@ -132,7 +132,7 @@ def _seen(state: State, before: State | None) -> bool:
     return state.observed != before.observed
 
 
-def _new_failure(state: State, before: State | None) -> str:
+def _new_failure(state: ServiceState, before: ServiceState | None) -> str:
     """A failure that is not left over from before the patch."""
     if before is not None and state.failure == before.failure and not _seen(state, before):
         return ""

@@ -15,7 +15,7 @@ from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import check_model, model_digest
 from lrf_core.models.splice import check_can_be_rebuilt
 from lrf_core.models.structure import judged_output, sample_shape
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.spec import ExploreSpec
 
 # Samples on which the model must answer alike when it is rebuilt.
@@ -39,7 +39,7 @@ def analyze(
         SpecError: an unknown method.
     """
     settings = settings or ExploreSpec()
-    given, model = model, as_graph(model)
+    given, model = model, to_functional(model)
     check_model(model, f"model '{model.name}'")
     few = data.test.read(np.arange(min(CHECKED_SAMPLES, data.test.count)))
     layers = tuple(

@@ -41,9 +41,9 @@ from lrf_core.models.load import model_digest, weight_bytes
 from lrf_core.models.splice import check_same_answers
 from lrf_core.models.structure import Samples, SampleShape, sample_shape
 from lrf_core.models.trace import walk
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.spec import DecomposeSpec, ExploreSpec, Goal
-from lrf_core.stages.trial import Trial, trial_samples
+from lrf_core.stages.trial import AccuracyProbe, trial_samples
 
 CHECKED_SAMPLES = 16
 
@@ -124,7 +124,7 @@ def prepare(
 ) -> Prepared:
     """What all plans for a goal have in common, for building several; otherwise as `decompose`."""
     settings = settings or DecomposeSpec()
-    model = as_graph(model)
+    model = to_functional(model)
     space = merged(spaces)
     check_whole(space)
     explored = ExploreSpec.model_validate(space.lineage.settings["explore"])
@@ -136,7 +136,7 @@ def prepare(
     before = model_cost(model, sample_shape(few))
     records = factorizer.records
     layers = layers_of(records.values(), space.latency_ms)
-    trial = Trial(model, trial_samples(data.train, samples, seed + 1))
+    trial = AccuracyProbe(model, trial_samples(data.train, samples, seed + 1))
     batch_size = explored.batch_size
 
     def refit() -> Refit:
@@ -194,7 +194,7 @@ class Prepared:
     few: Samples
     before: Cost
     plans: FittedPlans
-    trial: Trial
+    trial: AccuracyProbe
     chosen: tuple[Chosen, ...]
     asked: int
 
@@ -282,7 +282,7 @@ def _factorizer(
 
 
 def _calibration(
-    chosen: Chosen, trial: Trial, factorized: keras.Model, recovery: float
+    chosen: Chosen, trial: AccuracyProbe, factorized: keras.Model, recovery: float
 ) -> DropCalibration | None:
     """What the predicted drop rests on, beside the drop of the model that was built."""
     if chosen.predicted is None:

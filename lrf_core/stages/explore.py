@@ -29,14 +29,14 @@ from lrf_core.exploration.cache import (
 )
 from lrf_core.exploration.feature_map import FeatureMap, feature_maps
 from lrf_core.exploration.merge import in_order
-from lrf_core.exploration.parallel import side_by_side
+from lrf_core.exploration.parallel import parallel_map
 from lrf_core.exploration.score import log_stand_ins, score_layer
 from lrf_core.exploration.shards import Shard, exploring_seconds, layers_of
 from lrf_core.latency import latency_table, with_latencies
 from lrf_core.methods import Moments
 from lrf_core.models.load import model_digest
 from lrf_core.models.trace import walk
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.spec import ExploreSpec
 
 _logger = logging.getLogger("lrf")
@@ -75,7 +75,7 @@ def explore(
     """
     settings = settings or ExploreSpec()
     cache = open_cache(settings.cache) if settings.cache else None
-    model = as_graph(model)
+    model = to_functional(model)
     digest = model_digest(model)
     if analysis.model_digest != digest:
         raise ArtifactError(
@@ -220,7 +220,7 @@ def _scored(
     unfinished = Counter(task.record.name for task in tasks)
     ordered = _longest_first(tasks)
     with work("Scoring layers", len(unfinished)) as advance:
-        for index, candidates in side_by_side(score, ordered):
+        for index, candidates in parallel_map(score, ordered):
             task = ordered[index]
             scores[task.key] = candidates
             telemetry.count_scored(task.address.method, len(candidates))

@@ -13,16 +13,22 @@ from lrf_core.errors import DataError, ModelError
 from lrf_core.models.compiled import Compiled, compiled_of
 from lrf_core.models.load import is_probability, model_digest
 from lrf_core.models.splice import splice
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.spec import FinetuneSpec
 from lrf_core.training.augment import augmentation
 from lrf_core.training.batch_norm import normalizations, recalibrate
 from lrf_core.training.batches import Batches
-from lrf_core.training.checkpoint import Checkpoints, Progress, State, open_checkpoints, values_of
+from lrf_core.training.checkpoint import (
+    Checkpoints,
+    Progress,
+    TrainingState,
+    open_checkpoints,
+    values_of,
+)
 from lrf_core.training.distribute import finetune_by_workers
-from lrf_core.training.held_out import HeldOut, teacher_answers
+from lrf_core.training.held_out import Validator, teacher_answers
 from lrf_core.training.learner import make_learner
-from lrf_core.training.loop import Limits, train
+from lrf_core.training.loop import TrainingLimits, train
 from lrf_core.training.objective import Objective, Targets, as_logits
 from lrf_core.training.schedule import resolved
 from lrf_core.training.workers import Workers
@@ -87,7 +93,7 @@ def finetune(
         return finetune_by_workers(
             model, teacher, data, settings=settings, seed=seed, compiled=compiled
         )
-    model, teacher = as_graph(model), as_graph(teacher)
+    model, teacher = to_functional(model), to_functional(teacher)
     _check_pair(model, teacher)
     training, held_out = _divided(data.train, settings, seed)
     settings = resolved(settings, training.count, _values(training), workers.count)
@@ -107,7 +113,7 @@ def finetune(
     keras.utils.set_random_seed(seed)
     student = splice(model, {})
     objective = _objective(student, held_out, settings, compiled)
-    judged = HeldOut.of(
+    judged = Validator.of(
         student,
         teacher,
         held_out,
@@ -157,26 +163,26 @@ def _objective(
     )
 
 
-def _untrained(judged: HeldOut, settings: FinetuneSpec) -> State:
+def _untrained(judged: Validator, settings: FinetuneSpec) -> TrainingState:
     """Epoch 0. Raises ModelError: the student answers NaN."""
     try:
         first = judged.record(0, None)
     except FloatingPointError as error:
         raise ModelError(f"before fine-tuning, {error}; decompose it again") from None
     progress = Progress(curve=(first,), done=not settings.epochs)
-    return State(progress, best=values_of(judged.student.weights))
+    return TrainingState(progress, best=values_of(judged.student.weights))
 
 
 def _train(
-    judged: HeldOut,
+    judged: Validator,
     teacher: keras.Model,
     training: Split,
     settings: FinetuneSpec,
     seed: int,
-    state: State,
+    state: TrainingState,
     checkpoints: Checkpoints,
     workers: Workers,
-) -> State:
+) -> TrainingState:
     """Train from a state on, to the end."""
     targets = Targets(
         objective=judged.objective,
@@ -204,7 +210,7 @@ def _train(
         judged.student.set_weights(values_of(learner.model.weights))
         return judged.record(epoch, loss)
 
-    limits = Limits(judged.guessing(), settings.patience or settings.epochs)
+    limits = TrainingLimits(judged.guessing(), settings.patience or settings.epochs)
     return train(
         learner,
         batches,
@@ -225,7 +231,7 @@ def _teacher_can_be_cached(training: Split, classes: int, settings: FinetuneSpec
     return not settings.augmentation and 4 * training.count * classes <= _CACHE_BYTES
 
 
-def _recalibrated(judged: HeldOut, training: Split, settings: FinetuneSpec, seed: int) -> bool:
+def _recalibrated(judged: Validator, training: Split, settings: FinetuneSpec, seed: int) -> bool:
     """Estimate batch normalization's statistics again, where that does no harm; whether it did."""
     student = judged.student
     if not (settings.recalibrate and normalizations(student)):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lrf_core.artifacts import Lineage, Override, Verdict
 from lrf_core.errors import PublishRefusedError, SpecError
 from lrf_core.spec import OverrideSpec
-from lrf_core.stages.refuse import refuse_altered
+from lrf_core.stages.refuse import check_verdict_follows_from_numbers
 
 _logger = logging.getLogger("lrf")
 
@@ -35,7 +35,7 @@ def override_of(verdict: Verdict, *, by: str, reason: str, checks: Sequence[str]
     by, reason = " ".join(by.split()), " ".join(reason.split())
     if not by or not reason:
         raise SpecError("an override needs a name and a reason; say who decides, and why")
-    refuse_altered(verdict)
+    check_verdict_follows_from_numbers(verdict)
     if verdict.passed:
         raise SpecError("the model passed the gate; publish it without an override")
     failed = {check.name: check for check in verdict.failed()}
@@ -86,7 +86,7 @@ def requested_override(verdict: Verdict, asked: OverrideSpec | None) -> Override
     return override_of(verdict, by=asked.by, reason=asked.reason, checks=asked.checks)
 
 
-def refuse_unless_overridden(verdict: Verdict, override: Override) -> None:
+def check_override_matches(verdict: Verdict, override: Override) -> None:
     """Raise PublishRefusedError unless the override is about exactly what failed in the verdict."""
     if override.verdict_digest != verdict.digest():
         raise PublishRefusedError(

@@ -19,8 +19,12 @@ from lrf_core.releases.answers import ANSWERS_FILE, SampleAnswers, sample_answer
 from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.releases.signing import check_release_signature
 from lrf_core.spec import GateSpec, PromoteSpec
-from lrf_core.stages.override import refuse_unless_overridden
-from lrf_core.stages.refuse import refuse_altered, refuse_older, refuse_other_limits
+from lrf_core.stages.override import check_override_matches
+from lrf_core.stages.refuse import (
+    check_evidence_is_there,
+    check_limits_match,
+    check_verdict_follows_from_numbers,
+)
 from lrf_core.storage import Store
 
 _logger = logging.getLogger("lrf")
@@ -65,7 +69,7 @@ def check_release(
         )
         judged = _read_verdict(verdict, where)
         _check_verdict(release, judged, settings, where)
-        refuse_other_limits(judged, gate)
+        check_limits_match(judged, gate)
         _check_model(release, model, where)
     return sample_answers(store, release)
 
@@ -102,7 +106,7 @@ def _read_verdict(path: Path, where: str) -> Verdict:
 
 
 def _check_verdict(release: Release, verdict: Verdict, settings: PromoteSpec, where: str) -> None:
-    refuse_older(verdict)
+    check_evidence_is_there(verdict)
     if verdict.digest() != release.verdict_digest:
         raise PublishRefusedError(
             f"the verdict of {where} is {verdict.digest()[:12]}, its manifest names "
@@ -113,13 +117,13 @@ def _check_verdict(release: Release, verdict: Verdict, settings: PromoteSpec, wh
             f"the verdict of {where} is about model {verdict.candidate_digest[:12]}, the release "
             f"holds {release.model_digest[:12]}"
         )
-    refuse_altered(verdict)
+    check_verdict_follows_from_numbers(verdict)
     if verdict.passed:
         return
     failed = ", ".join(check.name for check in verdict.failed())
     if release.override is None:
         raise PublishRefusedError(f"{where} did not pass the gate (failed: {failed})")
-    refuse_unless_overridden(verdict, release.override)
+    check_override_matches(verdict, release.override)
     if not settings.allow_override:
         raise PublishRefusedError(
             f"{where} did not pass the gate (failed: {failed}) and was published by decision of "

@@ -14,13 +14,13 @@ from lrf_core.artifacts.promotion import Outcome, Promotion
 from lrf_core.errors import ArtifactError, LrfError, PromotionError
 from lrf_core.kubernetes_api import connected
 from lrf_core.registry import open_registry
-from lrf_core.releases import Listed, resolve, set_alias
+from lrf_core.releases import CatalogEntry, resolve, set_alias
 from lrf_core.releases.answers import SampleAnswers
 from lrf_core.releases.index import CHAMPION, PREVIOUS
 from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.serving.journal import Journal
 from lrf_core.serving.merge_patch import JSON
-from lrf_core.serving.plan import Plan, Wanted, is_served, plan_for, with_rollback
+from lrf_core.serving.plan import PromotionPlan, Wanted, is_served, plan_for, with_rollback
 from lrf_core.serving.rollout import Rollout, metric_for, protocol_of
 from lrf_core.serving.service import ChangedMeanwhileError, InferenceService
 from lrf_core.serving.state import state_of
@@ -147,7 +147,7 @@ def roll_back(settings: PromoteSpec) -> Promotion:
             digest=state.annotations.get("lrf.io/model-digest", ""),
             storage_uri=state.storage_uri or "",
         )
-        plan = Plan({}, (), canary=False, final=None, resumed=True)
+        plan = PromotionPlan({}, (), canary=False, final=None, resumed=True)
         rollout = Rollout(service, current, plan, SampleAnswers({}, {}), settings, journal)
         report = _Report(None, wanted, settings, state.mode, journal)
         try:
@@ -164,7 +164,7 @@ def roll_back(settings: PromoteSpec) -> Promotion:
 class _Report:
     """Makes the artifact of a promotion."""
 
-    listed: Listed | None
+    listed: CatalogEntry | None
     wanted: Wanted
     settings: PromoteSpec
     mode: Any
@@ -196,7 +196,7 @@ class _Report:
 
 def _checked(
     uri: str, name: str, ref: str, settings: PromoteSpec, gate: GateSpec | None
-) -> tuple[Store, Listed, Wanted, SampleAnswers]:
+) -> tuple[Store, CatalogEntry, Wanted, SampleAnswers]:
     store = open_store(uri)
     listed = resolve(store, name, ref)
     release = listed.release
@@ -215,7 +215,7 @@ def _checked(
     return store, listed, wanted, recorded
 
 
-def _planned(current: JSON, wanted: Wanted, settings: PromoteSpec) -> Plan:
+def _planned(current: JSON, wanted: Wanted, settings: PromoteSpec) -> PromotionPlan:
     plan = plan_for(current, wanted, settings)
     if not settings.protocol:
         protocol_of(current)
@@ -250,7 +250,7 @@ def _rolled_back(rollout: Rollout, report: _Report, reason: str) -> NotPromotedE
     )
 
 
-def _name_champion(store: Store, listed: Listed, settings: PromoteSpec) -> None:
+def _name_champion(store: Store, listed: CatalogEntry, settings: PromoteSpec) -> None:
     """In the store, and from there in the registries; the same when done again."""
     if CHAMPION not in listed.aliases:
         set_alias(store, listed.release.name, CHAMPION, listed.number)
@@ -265,7 +265,7 @@ def _name_champion(store: Store, listed: Listed, settings: PromoteSpec) -> None:
             registry.set_alias(previous.release, previous.number, PREVIOUS)
 
 
-def _previous(store: Store, name: str) -> Listed | None:
+def _previous(store: Store, name: str) -> CatalogEntry | None:
     try:
         return resolve(store, name, PREVIOUS)
     except ArtifactError:

@@ -25,8 +25,8 @@ from lrf_core.files.scratch import scratch_folder
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.registry import open_registry
 from lrf_core.releases import (
-    Proposal,
-    Written,
+    ReleaseDraft,
+    WriteResult,
     release_name,
     resolve,
     verify_release,
@@ -39,12 +39,12 @@ from lrf_core.releases.sbom import SBOM_FILE, write_sbom
 from lrf_core.releases.signing import SigningKey, check_signature, fingerprint_of, sign, signing_key
 from lrf_core.spec import GateSpec, PublishSpec
 from lrf_core.stages.attachments import check_attachments
-from lrf_core.stages.override import refuse_unless_overridden
+from lrf_core.stages.override import check_override_matches
 from lrf_core.stages.refuse import (
-    refuse_altered,
-    refuse_foreign,
-    refuse_other_limits,
-    refuse_unless_passed,
+    check_limits_match,
+    check_passed,
+    check_verdict_follows_from_numbers,
+    check_verdict_matches_model,
 )
 from lrf_core.storage import Store, open_store, sha256_of
 
@@ -102,13 +102,13 @@ def publish(
     """
     settings = settings or PublishSpec()
     digest = model_digest(model)
-    refuse_foreign(verdict, digest)
-    refuse_altered(verdict)
-    refuse_other_limits(verdict, gate)
+    check_verdict_matches_model(verdict, digest)
+    check_verdict_follows_from_numbers(verdict)
+    check_limits_match(verdict, gate)
     if override is None:
-        refuse_unless_passed(verdict)
+        check_passed(verdict)
     else:
-        refuse_unless_overridden(verdict, override)
+        check_override_matches(verdict, override)
         _warn_of(override)
     name = release_name(name)
     check_attachments(attachments, verdict)
@@ -171,7 +171,7 @@ class _Making:
     key: SigningKey | None
     scratch: Path
 
-    def propose(self) -> Proposal:
+    def propose(self) -> ReleaseDraft:
         """All files, the manifest, and the signature over them."""
         folder = self.scratch / "release"
         litert = self.override is None or _LITERT_CHECK not in {
@@ -200,7 +200,7 @@ class _Making:
         if self.key:
             (folder / Release.file_name).write_bytes(manifest)
             signature = sign(folder, self.key)
-        return Proposal(release, manifest, sources, signature)
+        return ReleaseDraft(release, manifest, sources, signature)
 
     def prove(self, release: Release, folder: Path) -> None:
         """Raise unless what was stored is the model that was judged, signed as asked for.
@@ -265,7 +265,7 @@ def _files_in(folder: Path) -> tuple[ReleaseFile, ...]:
     return tuple(found)
 
 
-def _tell(written: Written) -> None:
+def _tell(written: WriteResult) -> None:
     release = written.release
     if written.new:
         telemetry.count_release(release.name)

@@ -12,7 +12,7 @@ from lrf_core.spec import GateSpec
 _SHOWN = 3
 
 
-def refuse_foreign(verdict: Verdict, digest: str) -> None:
+def check_verdict_matches_model(verdict: Verdict, digest: str) -> None:
     """Raise PublishRefusedError for a verdict about another model than the one of this digest."""
     if verdict.candidate_digest != digest:
         raise PublishRefusedError(
@@ -21,12 +21,12 @@ def refuse_foreign(verdict: Verdict, digest: str) -> None:
         )
 
 
-def refuse_altered(verdict: Verdict) -> None:
+def check_verdict_follows_from_numbers(verdict: Verdict) -> None:
     """Raise PublishRefusedError unless all of a verdict follows from its own numbers.
 
     The checks due are those that the settings of the gate in it ask for; each is computed again.
     """
-    refuse_older(verdict)
+    check_evidence_is_there(verdict)
     assert verdict.evidence is not None  # noqa: S101 - or it was refused
     found = list(islice(contradictions(verdict, verdict.evidence), _SHOWN))
     if found:
@@ -36,7 +36,7 @@ def refuse_altered(verdict: Verdict) -> None:
         )
 
 
-def refuse_older(verdict: Verdict) -> None:
+def check_evidence_is_there(verdict: Verdict) -> None:
     """Raise PublishRefusedError for a verdict without the numbers that its checks follow from."""
     if verdict.evidence is None:
         raise PublishRefusedError(
@@ -45,7 +45,7 @@ def refuse_older(verdict: Verdict) -> None:
         )
 
 
-def refuse_other_limits(verdict: Verdict, gate: GateSpec | None) -> None:
+def check_limits_match(verdict: Verdict, gate: GateSpec | None) -> None:
     """Raise PublishRefusedError unless a verdict was made by exactly these limits.
 
     Args:
@@ -70,7 +70,7 @@ def refuse_other_limits(verdict: Verdict, gate: GateSpec | None) -> None:
     )
 
 
-def refuse_unless_passed(verdict: Verdict) -> None:
+def check_passed(verdict: Verdict) -> None:
     """Raise PublishRefusedError for a verdict that is no pass."""
     if not verdict.passed:
         failed = ", ".join(check.name for check in verdict.failed())

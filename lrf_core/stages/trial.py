@@ -40,7 +40,7 @@ def trial_samples(train: Split, calibration: Split, seed: int) -> Split:
     return train.take(left).sample(TRIAL_SAMPLES, seed)
 
 
-class Trial:
+class AccuracyProbe:
     """How much accuracy other models lose against one, on the same samples.
 
     Where the samples have no labels, the original's own classes stand for them.

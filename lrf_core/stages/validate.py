@@ -35,7 +35,7 @@ from lrf_core.measurement.timing import Latency
 from lrf_core.models.cost import model_cost
 from lrf_core.models.load import model_digest, weight_bytes
 from lrf_core.models.structure import Samples, sample_shape
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 from lrf_core.spec import GateSpec
 
 _logger = logging.getLogger("lrf")
@@ -102,7 +102,7 @@ def validate_all(
         ModelError: no candidate, or as `validate` does.
         DataError, SpecError: as `validate` does.
     """
-    baseline = as_graph(baseline)
+    baseline = to_functional(baseline)
     if not candidates:
         raise ModelError("there is no candidate to judge; give at least one")
     for candidate in candidates:

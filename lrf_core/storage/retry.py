@@ -28,7 +28,7 @@ _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 4.0
 
 # What a server says when it could do the same thing later, or when a body was damaged on its way.
-_PASSING = {
+_TRANSIENT = {
     "BadDigest",
     "ConditionalRequestConflict",
     "IncompleteBody",
@@ -42,10 +42,10 @@ _PASSING = {
     "ThrottlingException",
     "XAmzContentSHA256Mismatch",
 }
-_PASSING_STATUS = (408, 429, 500, 502, 503, 504)
+_TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 
 
-def persistently(attempt: Callable[[], T], where: str, patience_s: float) -> T:
+def with_retries(attempt: Callable[[], T], where: str, patience_s: float) -> T:
     """Call until it returns or fails for good; waits grow from 0.1 s up to 4 s, with full jitter.
 
     A download with the wrong digest is tried once more: the bytes may have changed on their way.
@@ -65,7 +65,7 @@ def persistently(attempt: Callable[[], T], where: str, patience_s: float) -> T:
         if isinstance(error, DamagedObjectError):
             damaged += 1
             return damaged == 1
-        return is_passing(error)
+        return is_transient(error)
 
     def say(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -87,7 +87,7 @@ def persistently(attempt: Callable[[], T], where: str, patience_s: float) -> T:
     )(attempt)
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same request may well succeed later."""
     if isinstance(error, NameResolutionError):
         return False
@@ -95,11 +95,11 @@ def is_passing(error: BaseException) -> bool:
         return any(isinstance(cause, ssl.SSLEOFError) for cause in error.args)
     if isinstance(error, S3Error):
         status = getattr(error.response, "status", 0)
-        return error.code in _PASSING or status in _PASSING_STATUS
+        return error.code in _TRANSIENT or status in _TRANSIENT_STATUS
     if isinstance(error, ServerError):
-        return error.status_code in _PASSING_STATUS
+        return error.status_code in _TRANSIENT_STATUS
     if isinstance(error, InvalidResponseError):
-        return error._code in _PASSING_STATUS
+        return error._code in _TRANSIENT_STATUS
     return isinstance(error, HTTPError)
 
 

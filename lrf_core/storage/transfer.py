@@ -28,7 +28,7 @@ from urllib3.exceptions import ProtocolError
 from lrf_core import telemetry
 from lrf_core.storage.base import DamagedObjectError, ObjectInfo
 from lrf_core.storage.refusals import FAILURES, ChangedObjectError
-from lrf_core.storage.retry import persistently
+from lrf_core.storage.retry import with_retries
 from lrf_core.storage.settings import Server
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Place:
                 raise ProtocolError("an answer that cannot be read") from None
 
         where = f"S3 at {self.server.endpoint}, bucket '{self.bucket}'"
-        return persistently(readable, where, self.server.patience_s)
+        return with_retries(readable, where, self.server.patience_s)
 
     @contextmanager
     def reading(

@@ -56,7 +56,7 @@ class Progress(Record):
 
 
 @dataclass
-class State:
+class TrainingState:
     """Progress, and the arrays that belong to it.
 
     Attributes:
@@ -82,7 +82,7 @@ class Checkpoints:
         digest = digest_of({**decisive, "versions": versions()})
         self._key = f"{_FOLDER}/{digest[:2]}/{digest}.npz"
 
-    def load(self) -> State | None:
+    def load(self) -> TrainingState | None:
         """The state that was kept; None where there is none, or none that can be read.
 
         Raises:
@@ -99,7 +99,7 @@ class Checkpoints:
             _logger.warning("checkpoint %s is not used, training starts anew: %s", where, error)
             return None
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainingState) -> None:
         """Keep the state in place of the last one.
 
         Where that fails (the disk is full, say), the last one stays, and training goes on.
@@ -158,7 +158,7 @@ def assign(variables: Sequence[Any], values: Sequence[Array]) -> None:
         variable.assign(value)
 
 
-def _packed(state: State) -> bytes:
+def _packed(state: TrainingState) -> bytes:
     arrays = {_ABOUT: np.frombuffer(state.progress.model_dump_json().encode(), np.uint8)}
     for group in _GROUPS:
         for index, value in enumerate(getattr(state, group)):
@@ -168,7 +168,7 @@ def _packed(state: State) -> bytes:
     return content.getvalue()
 
 
-def _unpacked(content: bytes) -> State:
+def _unpacked(content: bytes) -> TrainingState:
     """Raises DamagedObjectError."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -183,4 +183,4 @@ def _unpacked(content: bytes) -> State:
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:120]
         raise DamagedObjectError(f"it is no checkpoint of this version: {reason}") from None
-    return State(progress, **groups)
+    return TrainingState(progress, **groups)

@@ -21,7 +21,7 @@ from lrf_core.training.workers import Workers
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class Validator:
     """Held-out samples, what the teacher answers to them, and what the student is judged by.
 
     Attributes:
@@ -52,7 +52,7 @@ class HeldOut:
         compiled: Compiled,
         batch_size: int,
         workers: Workers,
-    ) -> HeldOut:
+    ) -> Validator:
         """Ask the teacher. Raises ModelError: it answers NaN."""
         answers = teacher_answers(teacher, samples, batch_size, "Teacher on held-out share")
         answers = workers.agreed(answers)

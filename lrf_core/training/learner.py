@@ -18,7 +18,7 @@ from lrf_core.training.schedule import cosine
 
 
 @dataclass(frozen=True)
-class Learner:
+class TrainerBundle:
     """What `fit` is called on.
 
     Attributes:
@@ -40,7 +40,7 @@ def make_learner(
     targets: Targets,
     settings: FinetuneSpec,
     steps: int,
-) -> Learner:
+) -> TrainerBundle:
     """A copy of the student, compiled for training.
 
     Args:
@@ -56,7 +56,7 @@ def make_learner(
         maps = factorized_maps(student, teacher) if targets.objective.features else ()
         trainer = _side_by_side(model, beside, maps, targets.teacher_probabilities)
     trainer.compile(_optimizer(model, settings, steps), targets.loss, jit_compile=jit())
-    return Learner(model, trainer)
+    return TrainerBundle(model, trainer)
 
 
 def factorized_maps(student: keras.Model, teacher: keras.Model) -> tuple[str, ...]:

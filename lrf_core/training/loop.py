@@ -15,8 +15,8 @@ from lrf_core.artifacts import EpochRecord
 from lrf_core.console.progress import Advance, work
 from lrf_core.spec import FinetuneSpec
 from lrf_core.training.batches import Batches
-from lrf_core.training.checkpoint import Checkpoints, State, assign, values_of
-from lrf_core.training.learner import Learner
+from lrf_core.training.checkpoint import Checkpoints, TrainingState, assign, values_of
+from lrf_core.training.learner import TrainerBundle
 
 _logger = logging.getLogger("lrf")
 # Batches whose mean loss says whether training diverges.
@@ -31,7 +31,7 @@ Judge = Callable[[int, float], EpochRecord]
 
 
 @dataclass(frozen=True)
-class Limits:
+class TrainingLimits:
     """When to stop.
 
     Attributes:
@@ -48,15 +48,15 @@ class Limits:
 
 
 def train(
-    learner: Learner,
+    learner: TrainerBundle,
     batches: Batches,
-    state: State,
+    state: TrainingState,
     settings: FinetuneSpec,
     *,
     judge: Judge,
-    limits: Limits,
+    limits: TrainingLimits,
     checkpoints: Checkpoints,
-) -> State:
+) -> TrainingState:
     """Train from `state` on to the last epoch, or to where training has to stop.
 
     Args:
@@ -90,11 +90,11 @@ class _Session:
 
     def __init__(
         self,
-        learner: Learner,
+        learner: TrainerBundle,
         batches: Batches,
-        state: State,
+        state: TrainingState,
         settings: FinetuneSpec,
-        limits: Limits,
+        limits: TrainingLimits,
         checkpoints: Checkpoints,
     ) -> None:
         self.learner, self.batches, self.state = learner, batches, state

@@ -9,7 +9,7 @@ from pipelines.controller.request import Result
 
 
 @dataclass(frozen=True)
-class Work:
+class RunRequest:
     """A run to start. `settings` is a spec without `out`."""
 
     address: str
@@ -23,7 +23,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunEnd:
     """How a run ended.
 
     Attributes:
@@ -41,12 +41,12 @@ class Engine(Protocol):
     """Starts runs. Every method raises LrfError when it cannot tell."""
 
     @property
-    def settle_s(self) -> float:
+    def takeover_delay_s(self) -> float:
         """How long a claim by another controller must stand still before the run may be started
         in its place, seconds; 0 where starting twice at the same moment makes one run."""
 
-    def start(self, work: Work) -> str:
+    def start(self, work: RunRequest) -> str:
         """Start the run of this name unless it was started ever before; returns its id."""
 
-    def poll(self, run_id: str) -> Ended | None:
+    def poll(self, run_id: str) -> RunEnd | None:
         """How a run ended; None while it goes on."""

@@ -11,7 +11,7 @@ from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases import release_name
 from lrf_core.storage import sha256_of
 from pipelines.controller.journal import Journal
-from pipelines.controller.ledger import Held, Ledger, note_digest
+from pipelines.controller.ledger import RequestStore, Versioned, note_digest
 from pipelines.controller.located import Located, UnusableAskError, located
 from pipelines.controller.request import Note, Request, address_of
 from pipelines.controller.sources.base import Asked, Source
@@ -25,12 +25,12 @@ class Intake:
         specs: the named specs, as plain settings.
     """
 
-    ledger: Ledger
+    ledger: RequestStore
     specs: dict[str, dict[str, Any]]
     journal: Journal
 
     def take(
-        self, source: Source, asked: Asked, notes: dict[str, Note], requests: dict[str, Held]
+        self, source: Source, asked: Asked, notes: dict[str, Note], requests: dict[str, Versioned]
     ) -> None:
         """Make a request of a model that asks, unless that was done for this content.
 
@@ -60,7 +60,7 @@ class Intake:
         self.ledger.put_note(note)
         notes[digest] = note
 
-    def _is_there(self, address: str, requests: dict[str, Held]) -> bool:
+    def _is_there(self, address: str, requests: dict[str, Versioned]) -> bool:
         # One that cannot be read is not asked for anew: a person decides that.
         return address in requests or any(address in key for key in self.ledger.damaged)
 
@@ -84,7 +84,7 @@ class Intake:
         asked: Asked,
         settings: dict[str, Any],
         found: Located,
-        requests: dict[str, Held],
+        requests: dict[str, Versioned],
     ) -> str:
         """Write the request unless it is there; returns its address."""
         with scratch_folder("intake") as scratch:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from lrf_core.errors import ArtifactError, LrfError
 from lrf_core.redaction import one_line
-from pipelines.controller.engine import Ended
+from pipelines.controller.engine import RunEnd
 from pipelines.controller.metrics import Metrics
 from pipelines.controller.request import Request
 
@@ -41,7 +41,7 @@ class Journal:
         self.metrics.errors.labels(request.source, type(error).__name__).inc()
         logger.warning("%s could not be started: %s", request, error)
 
-    def ended(self, before: Request, after: Request, end: Ended) -> None:
+    def ended(self, before: Request, after: Request, end: RunEnd) -> None:
         """A run has ended, and what its request became."""
         outcome = "retried" if after.state == "waiting" else after.state
         self.metrics.runs_finished.labels(after.source, outcome).inc()
@@ -68,11 +68,11 @@ class Journal:
 
     def damaged(self, key: str, reason: str) -> None:
         """An object of the state store cannot be read."""
-        with self.surviving("state", key):
+        with self.log_and_continue("state", key):
             raise ArtifactError(reason)
 
     @contextmanager
-    def surviving(self, source: str, what: str) -> Iterator[None]:
+    def log_and_continue(self, source: str, what: str) -> Iterator[None]:
         """Count and log an error in place of raising it: others go on.
 
         Args:

@@ -14,7 +14,7 @@ import kfp
 
 from lrf_core.errors import EXIT_BAD_INPUT, ArtifactError, StorageError
 from lrf_core.spec import make_spec
-from pipelines.controller.engine import Ended, Work
+from pipelines.controller.engine import RunEnd, RunRequest
 from pipelines.controller.request import Result
 from pipelines.controller.results import result_of
 from pipelines.controller.settings import PipelinesSettings
@@ -34,9 +34,9 @@ class KfpRuns:
 
     settings: PipelinesSettings
     # Longer than any request to the API takes.
-    settle_s: float = 90.0
+    takeover_delay_s: float = 90.0
 
-    def start(self, work: Work) -> str:
+    def start(self, work: RunRequest) -> str:
         settings = self.settings
         if (found := self._oldest(work.name)) is not None:
             return found
@@ -53,25 +53,25 @@ class KfpRuns:
             raise StorageError(f"{settings.host} does not list the run {work.name} it created")
         return found
 
-    def poll(self, run_id: str) -> Ended | None:
+    def poll(self, run_id: str) -> RunEnd | None:
         settings = self.settings
         submitted = attach(run_id, settings.host, settings.namespace)
         try:
             state = state_of(submitted, _PATIENCE_S)
         except NoSuchRunError:
-            return Ended("failed", f"the run {run_id} was removed from Kubeflow Pipelines")
+            return RunEnd("failed", f"the run {run_id} was removed from Kubeflow Pipelines")
         if state.phase in ("waiting", "running"):
             return None
         page = submitted.url
         if state.phase == "failed":
             hopeless = state.exit_code == EXIT_BAD_INPUT
             outcome: Literal["bad_input", "failed"] = "bad_input" if hopeless else "failed"
-            return Ended(outcome, state.detail, Result(report=page))
+            return RunEnd(outcome, state.detail, Result(report=page))
         result = _result(submitted)
         if state.phase == "published":
-            return Ended("published", result=result)
+            return RunEnd("published", result=result)
         checks = "; ".join(result.failed_checks) or f"the run's report says why: {page}"
-        return Ended("refused", f"the gate said no: {checks}", result)
+        return RunEnd("refused", f"the gate said no: {checks}", result)
 
     def _oldest(self, name: str) -> str | None:
         """The run of this name that counts; others are terminated."""

@@ -20,7 +20,7 @@ _REQUESTS, _ORIGINS, _MODELS = "requests", "origins", "models"
 
 
 @dataclass(frozen=True)
-class Held:
+class Versioned:
     """A request as it was read, and the tag that replacing it compares."""
 
     request: Request
@@ -28,7 +28,7 @@ class Held:
 
 
 @dataclass
-class Ledger:
+class RequestStore:
     """Requests and notes in a store. Every method raises StorageError if it cannot be used.
 
     Attributes:
@@ -38,12 +38,12 @@ class Ledger:
     store: Store
     damaged: dict[str, str] = field(default_factory=dict)
     # Final requests never change, and notes are changed by whoever works only.
-    _final: dict[str, Held] = field(default_factory=dict)
+    _final: dict[str, Versioned] = field(default_factory=dict)
     _notes: dict[str, Note] = field(default_factory=dict)
 
-    def requests(self) -> dict[str, Held]:
+    def requests(self) -> dict[str, Versioned]:
         """All requests that can be read, by address; what is damaged is in `damaged`."""
-        found: dict[str, Held] = {}
+        found: dict[str, Versioned] = {}
         self._forget_damage(_REQUESTS)
         for key in sorted(self.store.list(f"{_REQUESTS}/")):
             address = key.rpartition("/")[2].removesuffix(".json")
@@ -53,19 +53,19 @@ class Ledger:
         self._final = {at: held for at, held in found.items() if held.request.is_final}
         return found
 
-    def request(self, address: str) -> Held | None:
+    def request(self, address: str) -> Versioned | None:
         """One request as it is now; None where there is none. Raises ArtifactError: damaged."""
         key = _request_key(address)
         stored = self.store.read(key)
         if stored is None:
             return None
-        return Held(read_sealed(Request, stored.content, self.store.url(key)), stored.tag)
+        return Versioned(read_sealed(Request, stored.content, self.store.url(key)), stored.tag)
 
     def add(self, request: Request) -> bool:
         """Write a new request; False where it is there already."""
         return self.store.put_if_absent(_request_key(request.address), sealed_json(request))
 
-    def replace(self, held: Held, request: Request) -> bool:
+    def replace(self, held: Versioned, request: Request) -> bool:
         """Write what a request has become; False where another controller was faster."""
         return self.store.replace(_request_key(request.address), sealed_json(request), held.tag)
 
@@ -93,14 +93,14 @@ class Ledger:
         self.store.put_file(key, file, sha256)
         return self.store.url(key)
 
-    def drop_models(self, requests: dict[str, Held]) -> None:
+    def drop_models(self, requests: dict[str, Versioned]) -> None:
         """Remove the models of requests that are done."""
         for key in list(self.store.list(f"{_MODELS}/")):
             held = requests.get(key.rpartition("/")[2].partition(".")[0])
             if held is not None and held.request.is_final:
                 self.store.delete(key)
 
-    def _read(self, key: str) -> Held | None:
+    def _read(self, key: str) -> Versioned | None:
         try:
             held = self.request(key.rpartition("/")[2].removesuffix(".json"))
         except ArtifactError as error:

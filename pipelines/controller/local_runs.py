@@ -29,7 +29,7 @@ from lrf_core.errors import (
 )
 from lrf_core.files.atomic import write_atomically
 from lrf_core.sandbox.setting import VARIABLE
-from pipelines.controller.engine import Ended, Work
+from pipelines.controller.engine import RunEnd, RunRequest
 from pipelines.controller.results import result_of
 from pipelines.controller.run_here import LOG, OUTPUT, RESULT
 
@@ -48,10 +48,10 @@ class LocalRuns:
     folder: Path
     command: Sequence[str] = _PIPELINES
     # The lock decides between those who start the same run.
-    settle_s: float = 0.0
+    takeover_delay_s: float = 0.0
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, work: Work) -> str:
+    def start(self, work: RunRequest) -> str:
         run_id = f"{work.address[:24]}/{work.attempt}"
         place = self.folder / run_id
         try:
@@ -63,13 +63,13 @@ class LocalRuns:
             ) from None
         return run_id
 
-    def poll(self, run_id: str) -> Ended | None:
+    def poll(self, run_id: str) -> RunEnd | None:
         self._reap()
         place = self.folder / run_id
         if (place / RESULT).is_file():
             return _ended(place)
         if not place.is_dir():
-            return Ended("failed", f"the run's folder {place} is gone")
+            return RunEnd("failed", f"the run's folder {place} is gone")
         with (place / _LOCK).open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -78,9 +78,9 @@ class LocalRuns:
         # It may have ended between the two looks.
         if (place / RESULT).is_file():
             return _ended(place)
-        return Ended("failed", f"the run was killed; its log is {place / LOG}")
+        return RunEnd("failed", f"the run was killed; its log is {place / LOG}")
 
-    def _start(self, work: Work, place: Path) -> None:
+    def _start(self, work: RunRequest, place: Path) -> None:
         self._reap()
         place.mkdir(parents=True, exist_ok=True)
         with (place / _LOCK).open("ab") as lock:
@@ -116,20 +116,20 @@ class LocalRuns:
         self._children = [child for child in self._children if child.poll() is None]
 
 
-def _ended(place: Path) -> Ended:
+def _ended(place: Path) -> RunEnd:
     try:
         found = json.loads((place / RESULT).read_bytes())
         code, said = int(found["exit_code"]), str(found["said"]).removeprefix("lrf: ")
         if code in (EXIT_OK, EXIT_GATE_REFUSED):
             return _judged(place, code)
     except (OSError, ValueError, KeyError, TypeError, LrfError) as error:
-        return Ended("failed", f"cannot read what the run in {place} left: {error}")
+        return RunEnd("failed", f"cannot read what the run in {place} left: {error}")
     if code == EXIT_BAD_INPUT:
-        return Ended("bad_input", said)
-    return Ended("failed", said or f"the run ended with exit code {code}; see {place / LOG}")
+        return RunEnd("bad_input", said)
+    return RunEnd("failed", said or f"the run ended with exit code {code}; see {place / LOG}")
 
 
-def _judged(place: Path, code: int) -> Ended:
+def _judged(place: Path, code: int) -> RunEnd:
     printed: dict[str, Any] = json.loads((place / OUTPUT).read_bytes())
     try:
         verdict = Verdict.model_validate(printed["verdict"])
@@ -138,5 +138,5 @@ def _judged(place: Path, code: int) -> Ended:
         raise ValueError(error.errors()[0]["msg"]) from None
     result = result_of(verdict, release, str(printed.get("report") or place))
     if code == EXIT_OK:
-        return Ended("published", result=result)
-    return Ended("refused", f"the gate said no: {'; '.join(result.failed_checks)}", result)
+        return RunEnd("published", result=result)
+    return RunEnd("refused", f"the gate said no: {'; '.join(result.failed_checks)}", result)

@@ -11,7 +11,7 @@ from lrf_core import telemetry
 from pipelines.controller.intake import Intake
 from pipelines.controller.journal import Journal
 from pipelines.controller.leader import Leader
-from pipelines.controller.ledger import Held, Ledger
+from pipelines.controller.ledger import RequestStore, Versioned
 from pipelines.controller.outcome import Outcome
 from pipelines.controller.reconcile import Reconciler
 from pipelines.controller.request import Note
@@ -31,7 +31,7 @@ class Loop:
         poll_s: between two turns.
     """
 
-    ledger: Ledger
+    ledger: RequestStore
     sources: Sequence[Source]
     intake: Intake
     reconciler: Reconciler
@@ -64,7 +64,7 @@ class Loop:
         leads = self.may_work()
         self.journal.metrics.leader.set(leads)
         done = False
-        with self.journal.surviving("state", f"state store {self.ledger.store.url()}"):
+        with self.journal.log_and_continue("state", f"state store {self.ledger.store.url()}"):
             if leads:
                 self._work()
             else:
@@ -86,7 +86,7 @@ class Loop:
         requests, notes = self.ledger.requests(), self.ledger.notes()
         self._report_damage()
         for source in self.sources:
-            with self.journal.surviving(source.uri, source.uri):
+            with self.journal.log_and_continue(source.uri, source.uri):
                 self._take_in(source, notes, requests)
                 self.journal.polled(source.uri)
         self.reconciler.step(requests)
@@ -96,14 +96,16 @@ class Loop:
         self.ledger.drop_models(requests)
         self._forget_metrics()
 
-    def _take_in(self, source: Source, notes: dict[str, Note], requests: dict[str, Held]) -> None:
+    def _take_in(
+        self, source: Source, notes: dict[str, Note], requests: dict[str, Versioned]
+    ) -> None:
         for asked in source.asked():
             if not self.may_work():
                 return
-            with self.journal.surviving(source.uri, f"{source.uri}: {asked.reference}"):
+            with self.journal.log_and_continue(source.uri, f"{source.uri}: {asked.reference}"):
                 self.intake.take(source, asked, notes, requests)
 
-    def _tell(self, requests: dict[str, Held], notes: dict[str, Note]) -> None:
+    def _tell(self, requests: dict[str, Versioned], notes: dict[str, Note]) -> None:
         sources = {source.uri: source for source in self.sources}
         for note in notes.values():
             held = requests.get(note.address) if note.address else None
@@ -113,11 +115,13 @@ class Loop:
             outcome = Outcome(note, held.request if held else None)
             if outcome.told == note.told:
                 continue
-            with self.journal.surviving(note.source, f"telling {note.source}: {note.reference}"):
+            with self.journal.log_and_continue(
+                note.source, f"telling {note.source}: {note.reference}"
+            ):
                 source.tell(outcome)
                 self.ledger.put_note(note.model_copy(update={"told": outcome.told}))
 
-    def _show(self, requests: dict[str, Held], notes: dict[str, Note]) -> None:
+    def _show(self, requests: dict[str, Versioned], notes: dict[str, Note]) -> None:
         known = [held.request for held in requests.values()]
         uris = {source.uri for source in self.sources}
         self.journal.metrics.show(known, [note for note in notes.values() if note.source in uris])
@@ -126,7 +130,7 @@ class Loop:
         if self.monotonic() - self._looked < _LOOKED_AT_EACH_S:
             return
         self._looked = self.monotonic()
-        with self.journal.surviving("pushgateway", "forgetting old metrics"):
+        with self.journal.log_and_continue("pushgateway", "forgetting old metrics"):
             telemetry.forget_old(_METRICS_KEPT_S)
 
     def _report_damage(self) -> None:

@@ -20,7 +20,7 @@ from pipelines.controller.engine import Engine
 from pipelines.controller.intake import Intake
 from pipelines.controller.journal import Journal, logger
 from pipelines.controller.leader import Alone, Leader, identity
-from pipelines.controller.ledger import Ledger
+from pipelines.controller.ledger import RequestStore
 from pipelines.controller.local_runs import LocalRuns
 from pipelines.controller.loop import Loop
 from pipelines.controller.metrics import Metrics
@@ -58,7 +58,7 @@ def run_with(
     # What this process itself moves to and from object storage.
     metrics.registry.register(telemetry.current().registry)
     journal = Journal(metrics)
-    ledger = Ledger(open_store(settings.state))
+    ledger = RequestStore(open_store(settings.state))
     sources = [open_source(source) for source in settings.sources]
     limits = Limits(settings.parallel, settings.attempts, settings.backoff)
     stopping = _stopped_by_signals()

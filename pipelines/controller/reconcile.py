@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 
 from lrf_core.errors import DataError, GoalError, LrfError, ModelError, SpecError
 from pipelines.controller import transitions
-from pipelines.controller.engine import Ended, Engine, Work
+from pipelines.controller.engine import Engine, RunEnd, RunRequest
 from pipelines.controller.journal import Journal
-from pipelines.controller.ledger import Held, Ledger
+from pipelines.controller.ledger import RequestStore, Versioned
 from pipelines.controller.request import Request
 from pipelines.controller.transitions import Limits
 
@@ -38,7 +38,7 @@ class Reconciler:
         may_work: whether it still may, asked before everything that it does.
     """
 
-    ledger: Ledger
+    ledger: RequestStore
     engine: Engine
     limits: Limits
     journal: Journal
@@ -50,7 +50,7 @@ class Reconciler:
     # Claims of others: the tag of their requests, and since when we see it.
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    def step(self, requests: dict[str, Held]) -> None:
+    def step(self, requests: dict[str, Versioned]) -> None:
         """Look after every run, and start as many as may be.
 
         Args:
@@ -69,16 +69,16 @@ class Reconciler:
             if held.request == request and self.may_work():
                 self._begin(held)
 
-    def _look_after(self, held: Held) -> Request:
+    def _look_after(self, held: Versioned) -> Request:
         request = held.request
         if request.run_id is None:
             return self._take_over(held)
-        end: Ended | None = None
-        with self.journal.surviving(request.source, f"run {request.run_id}"):
+        end: RunEnd | None = None
+        with self.journal.log_and_continue(request.source, f"run {request.run_id}"):
             end = self.engine.poll(request.run_id)
         return self._finish(held, end) if end else request
 
-    def _finish(self, held: Held, end: Ended) -> Request:
+    def _finish(self, held: Versioned, end: RunEnd) -> Request:
         after = transitions.ended(held.request, end, self.limits, self.now(), self.chance())
         swapped = self._swap(held, after)
         if swapped is None:
@@ -86,7 +86,7 @@ class Reconciler:
         self.journal.ended(held.request, after, end)
         return after
 
-    def _take_over(self, held: Held) -> Request:
+    def _take_over(self, held: Versioned) -> Request:
         request = held.request
         if request.claim != self.claim:
             if not self._stands_still(held):
@@ -97,29 +97,31 @@ class Reconciler:
             held = swapped
         return self._start(held)
 
-    def _stands_still(self, held: Held) -> bool:
+    def _stands_still(self, held: Versioned) -> bool:
         """By our own clock, as clocks of two machines cannot be compared."""
         tag, since = self._seen.get(held.request.address, ("", 0.0))
         if tag != held.tag:
             since = self.monotonic()
             self._seen[held.request.address] = (held.tag, since)
-        return self.monotonic() - since >= self.engine.settle_s
+        return self.monotonic() - since >= self.engine.takeover_delay_s
 
-    def _begin(self, held: Held) -> None:
+    def _begin(self, held: Versioned) -> None:
         claimed = transitions.claimed(held.request, self.claim, self.now())
         swapped = self._swap(held, claimed)
         if swapped is not None:
             self._start(swapped)
 
-    def _start(self, held: Held) -> Request:
+    def _start(self, held: Versioned) -> Request:
         request = held.request
         self._seen.pop(request.address, None)
         if not self.may_work():
             return request
         try:
-            run_id = self.engine.start(Work(request.address, request.attempts, request.settings))
+            run_id = self.engine.start(
+                RunRequest(request.address, request.attempts, request.settings)
+            )
         except _HOPELESS as error:
-            return self._finish(held, Ended("bad_input", str(error)))
+            return self._finish(held, RunEnd("bad_input", str(error)))
         except LrfError as error:
             after = transitions.returned(
                 request, str(error), self.limits, self.now(), self.chance()
@@ -132,7 +134,7 @@ class Reconciler:
             self.journal.started(after)
         return after
 
-    def _swap(self, held: Held, after: Request) -> Held | None:
+    def _swap(self, held: Versioned, after: Request) -> Versioned | None:
         """Write what the request becomes; None where another controller was faster."""
         self.ledger.replace(held, after)
         # Read in any case: an answer that got lost may look as if another one had written.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipelines.controller.engine import Ended
+from pipelines.controller.engine import RunEnd
 from pipelines.controller.request import Request
 
 # No wait between attempts is longer, unless `backoff` itself is.
@@ -95,7 +95,7 @@ def returned(
     )
 
 
-def ended(request: Request, end: Ended, limits: Limits, now: datetime, chance: float) -> Request:
+def ended(request: Request, end: RunEnd, limits: Limits, now: datetime, chance: float) -> Request:
     """A running request whose run has ended: final, or waiting for another attempt."""
     if end.outcome in ("published", "refused"):
         return _changed(request, state=end.outcome, since=now, reason=end.reason, result=end.result)

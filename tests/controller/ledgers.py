@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pipelines.controller.engine import Ended, Work
+from pipelines.controller.engine import RunEnd, RunRequest
 from pipelines.controller.journal import Journal
 from pipelines.controller.metrics import Metrics
 from pipelines.controller.request import Request, Result, address_of
@@ -50,12 +50,12 @@ class Runs:
         before: called before each operation, which does not happen if it raises.
     """
 
-    ends: dict[str, Ended | None] = field(default_factory=dict)
+    ends: dict[str, RunEnd | None] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
-    settle_s: float = 0.0
+    takeover_delay_s: float = 0.0
 
-    def start(self, work: Work) -> str:
+    def start(self, work: RunRequest) -> str:
         self.before()
         if work.name not in self.ends:
             self.ends[work.name] = None
@@ -63,6 +63,6 @@ class Runs:
         self.before()  # the answer may get lost
         return work.name
 
-    def poll(self, run_id: str) -> Ended | None:
+    def poll(self, run_id: str) -> RunEnd | None:
         self.before()
         return self.ends[run_id]

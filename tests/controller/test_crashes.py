@@ -14,8 +14,8 @@ from ledgers import NOW, Runs, journal, released, request
 
 from lrf_core.errors import StorageError
 from lrf_core.storage import Store, open_store
-from pipelines.controller.engine import Ended
-from pipelines.controller.ledger import Ledger
+from pipelines.controller.engine import RunEnd
+from pipelines.controller.ledger import RequestStore
 from pipelines.controller.reconcile import Reconciler
 from pipelines.controller.request import FINAL
 from pipelines.controller.transitions import Limits
@@ -67,7 +67,7 @@ class World:
     def controller(self) -> Reconciler:
         self.names += 1
         return Reconciler(
-            Ledger(Interrupted(self.store, self)),  # type: ignore[arg-type]
+            RequestStore(Interrupted(self.store, self)),  # type: ignore[arg-type]
             self.runs,
             Limits(parallel=2, attempts=ATTEMPTS, backoff_s=10.0),
             journal(),
@@ -84,9 +84,9 @@ class Crashes(RuleBasedStateMachine):
     @initialize(requests=st.integers(1, 4), settle=st.sampled_from([0.0, 30.0]))
     def begin(self, requests: int, settle: float) -> None:
         self.world = World()
-        self.world.runs.settle_s = settle
+        self.world.runs.takeover_delay_s = settle
         self.controllers = [self.world.controller(), self.world.controller()]
-        self.ledger = Ledger(self.world.store)
+        self.ledger = RequestStore(self.world.store)
         self.addresses = {request(number).address for number in range(requests)}
         for number in range(requests):
             assert self.ledger.add(request(number))
@@ -160,19 +160,19 @@ class Crashes(RuleBasedStateMachine):
         if going:
             name = going[chosen % len(going)]
             result = released(name) if outcome == "published" else None
-            self.world.runs.ends[name] = Ended(outcome, outcome, result)
+            self.world.runs.ends[name] = RunEnd(outcome, outcome, result)
 
     def a_run_ends_everywhere(self, outcome: Any) -> None:
         for name, end in self.world.runs.ends.items():
             if end is None:
                 result = released(name) if outcome == "published" else None
-                self.world.runs.ends[name] = Ended(outcome, outcome, result)
+                self.world.runs.ends[name] = RunEnd(outcome, outcome, result)
 
     @invariant()
     def nothing_is_lost_or_done_twice(self) -> None:
         if not hasattr(self, "world"):
             return
-        held = Ledger(self.world.store).requests()  # a ledger remembers what is final
+        held = RequestStore(self.world.store).requests()  # a ledger remembers what is final
         assert set(held) == self.addresses
         for address, state in self.final.items():
             assert held[address].request.state == state
@@ -194,9 +194,11 @@ class Crashes(RuleBasedStateMachine):
             self.world.now += timedelta(seconds=60)
             for name, end in self.world.runs.ends.items():
                 if end is None:
-                    self.world.runs.ends[name] = Ended("published", result=released(name))
+                    self.world.runs.ends[name] = RunEnd("published", result=released(name))
             self.step(0)
-        assert all(held.request.is_final for held in Ledger(self.world.store).requests().values())
+        assert all(
+            held.request.is_final for held in RequestStore(self.world.store).requests().values()
+        )
         self.nothing_is_lost_or_done_twice()
 
 

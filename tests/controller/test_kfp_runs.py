@@ -12,12 +12,12 @@ from kfp_api import KfpApi, kfp_api
 from lrf_core.artifacts import Verdicts
 from lrf_core.errors import LrfError
 from lrf_core.storage import open_store
-from pipelines.controller.engine import Work
+from pipelines.controller.engine import RunRequest
 from pipelines.controller.kfp_runs import KfpRuns
 from pipelines.controller.settings import PipelinesSettings
 from pipelines.submit import TOKEN
 
-WORK = Work(
+WORK = RunRequest(
     "ab" * 32,
     1,
     {"model": "s3://b/m.keras", "data": "s3://b/d.npz", "publish": {"to": "s3://b/out"}},
@@ -45,7 +45,7 @@ def test_a_run_is_named_by_request_and_attempt_and_started_once(api: KfpApi) -> 
     [created] = api.created
     assert created["display_name"] == WORK.name == f"lrf-{'ab' * 12}-1"
     assert '"model":"s3://b/m.keras"' in created["runtime_config"]["parameters"]["spec"]
-    assert runs.start(Work(WORK.address, 2, WORK.settings)) == "run-1"
+    assert runs.start(RunRequest(WORK.address, 2, WORK.settings)) == "run-1"
 
 
 def test_where_to_pass_things_on_is_passed_on(api: KfpApi) -> None:

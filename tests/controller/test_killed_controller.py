@@ -16,7 +16,7 @@ from seaweed import SeaweedProcess
 from lrf_core.errors import StorageError
 from lrf_core.releases import list_releases, read_index, resolve, verify_version
 from lrf_core.storage import open_store
-from pipelines.controller.ledger import Ledger
+from pipelines.controller.ledger import RequestStore
 
 MODELS, KILLS, STORE_KILLS = 20, 10, (3, 7)
 SPEC = {"data": "d.npz", "publish": {"to": "s3://releases/compressed", "name": "fleet"}}
@@ -99,7 +99,7 @@ def test_every_model_is_released_once_whatever_is_killed(
     found = [resolve(releases, "fleet", line.number).release for line in lines]
     listed = {each.version: each for each in found}
     assert len({release.model_digest for release in listed.values()}) == MODELS
-    requests = Ledger(open_store("s3://releases/state")).requests()
+    requests = RequestStore(open_store("s3://releases/state")).requests()
     assert len(requests) == MODELS
     results = [held.request.result for held in requests.values()]
     assert {result.version for result in results if result} == set(listed)

@@ -14,7 +14,7 @@ from processes import ROOT, free_port, wait_for
 
 from lrf_core.errors import UnreachableStorageError
 from lrf_core.storage import open_store
-from pipelines.controller.engine import Ended, Work
+from pipelines.controller.engine import RunEnd, RunRequest
 from pipelines.controller.local_runs import LocalRuns
 
 LIGHT_RUN = str(Path(__file__).with_name("light_run.py"))
@@ -46,7 +46,7 @@ def engine(tmp_path: Path, *command: str) -> LocalRuns:
     return MADE[-1]
 
 
-def work(tmp_path: Path, content: bytes = b"model", attempt: int = 1) -> Work:
+def work(tmp_path: Path, content: bytes = b"model", attempt: int = 1) -> RunRequest:
     model = tmp_path / "model.keras"
     model.write_bytes(content)
     settings = {
@@ -54,20 +54,20 @@ def work(tmp_path: Path, content: bytes = b"model", attempt: int = 1) -> Work:
         "data": "d.npz",
         "publish": {"to": (tmp_path / "out").as_uri()},
     }
-    return Work("ab" * 32, attempt, settings)
+    return RunRequest("ab" * 32, attempt, settings)
 
 
 def slow(tmp_path: Path) -> LocalRuns:
     return engine(tmp_path, "-c", SLOW)
 
 
-def ended(runs: LocalRuns, run_id: str) -> Ended:
+def ended(runs: LocalRuns, run_id: str) -> RunEnd:
     found: Any = wait_for(lambda: runs.poll(run_id), lambda: f"{run_id} does not end")
-    assert isinstance(found, Ended)
+    assert isinstance(found, RunEnd)
     return found
 
 
-def light(tmp_path: Path, content: bytes) -> Ended:
+def light(tmp_path: Path, content: bytes) -> RunEnd:
     runs = engine(tmp_path, LIGHT_RUN)
     return ended(runs, runs.start(work(tmp_path, content)))
 
@@ -90,9 +90,9 @@ def test_a_gate_that_said_no(tmp_path: Path) -> None:
 
 
 def test_bad_input_and_failures(tmp_path: Path) -> None:
-    assert light(tmp_path, b"bad") == Ended("bad_input", "the model cannot be read")
+    assert light(tmp_path, b"bad") == RunEnd("bad_input", "the model cannot be read")
     (tmp_path / "other").mkdir()
-    assert light(tmp_path / "other", b"shaky") == Ended("failed", "no space left on the device")
+    assert light(tmp_path / "other", b"shaky") == RunEnd("failed", "no space left on the device")
 
 
 def test_a_run_is_started_once_and_found_by_another_controller(tmp_path: Path) -> None:
@@ -104,14 +104,14 @@ def test_a_run_is_started_once_and_found_by_another_controller(tmp_path: Path) -
     assert first.poll(run_id) is None
     assert second.poll(run_id) is None
     (out / "go").write_text("1")
-    assert ended(second, run_id) == Ended("failed", "said at the end")
+    assert ended(second, run_id) == RunEnd("failed", "said at the end")
     assert second.start(work(tmp_path)) == run_id  # it was run
     assert ended(first, run_id).reason == "said at the end"
     assert (out / "count").read_text() == "x"
     # Another attempt is another run, in the same folder.
     (out / "go").write_text("2")
     again = first.start(work(tmp_path, attempt=2))
-    assert ended(first, again) == Ended("bad_input", "said at the end")
+    assert ended(first, again) == RunEnd("bad_input", "said at the end")
     assert (out / "count").read_text() == "xx"
 
 

@@ -15,11 +15,11 @@ from ledgers import Runs, released
 
 from lrf_core.errors import LrfError, UnreachableStorageError
 from lrf_core.storage import Store, open_store
-from pipelines.controller.engine import Ended
+from pipelines.controller.engine import RunEnd
 from pipelines.controller.intake import Intake
 from pipelines.controller.journal import Journal
 from pipelines.controller.leader import Alone
-from pipelines.controller.ledger import Ledger
+from pipelines.controller.ledger import RequestStore
 from pipelines.controller.loop import Loop
 from pipelines.controller.metrics import Metrics
 from pipelines.controller.outcome import Outcome
@@ -62,8 +62,8 @@ class Place:
     loop: Loop
 
     @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.state)
+    def ledger(self) -> RequestStore:
+        return RequestStore(self.state)
 
     def told(self, key: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.incoming.get(f"{key}.lrf.json"))
@@ -73,7 +73,7 @@ class Place:
         for name, end in self.runs.ends.items():
             if end is None:
                 result = released(name) if outcome == "published" else None
-                self.runs.ends[name] = Ended(outcome, reason, result)
+                self.runs.ends[name] = RunEnd(outcome, reason, result)
 
     def sample(self, name: str, **labels: str) -> float | None:
         return self.loop.journal.metrics.registry.get_sample_value(name, labels)
@@ -85,7 +85,7 @@ class Place:
 def place_in(incoming: Store, state: Store, runs: Runs, *more: Any) -> Place:
     sources = [*more, BucketSource(incoming.url(), incoming, "small")]
     journal = Journal(Metrics([source.uri for source in sources]))
-    ledger = Ledger(state)
+    ledger = RequestStore(state)
     reconciler = Reconciler(ledger, runs, Limits(2, 3, 60.0), journal, uuid.uuid4().hex)
     intake = Intake(ledger, SPECS, journal)
     loop = Loop(ledger, sources, intake, reconciler, journal, Alone(), 1.0)
@@ -256,11 +256,11 @@ def test_a_state_store_that_is_gone_is_not_ready_and_nothing_is_lost(
     here.incoming.put("a.keras", b"first")
     assert here.loop.readiness() == "no turn was finished yet"
 
-    def gone(self: Ledger) -> None:
+    def gone(self: RequestStore) -> None:
         raise UnreachableStorageError("no connection")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "requests", gone)
+        patched.setattr(RequestStore, "requests", gone)
         here.loop.turn()
         assert here.loop.readiness() == "the last turn failed; the log says why"
         assert here.loop.health() is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ledgers import NOW, released, request
 
 from pipelines.controller import transitions
-from pipelines.controller.engine import Ended
+from pipelines.controller.engine import RunEnd
 from pipelines.controller.request import Request
 from pipelines.controller.transitions import Limits
 
@@ -30,7 +30,7 @@ def test_the_oldest_start_first_and_no_more_than_may_run() -> None:
 
 
 def test_a_failure_that_may_pass_waits_and_then_is_given_up() -> None:
-    failed = Ended("failed", "no space left")
+    failed = RunEnd("failed", "no space left")
     first = transitions.ended(running(1), failed, LIMITS, NOW, 0.5)
     assert (first.state, first.run_id, first.claim) == ("waiting", None, None)
     assert first.not_before == NOW + timedelta(seconds=60)
@@ -43,11 +43,11 @@ def test_a_failure_that_may_pass_waits_and_then_is_given_up() -> None:
 
 
 def test_what_would_fail_again_is_final_at_once() -> None:
-    bad = transitions.ended(running(), Ended("bad_input", "no data"), LIMITS, NOW, 0.5)
+    bad = transitions.ended(running(), RunEnd("bad_input", "no data"), LIMITS, NOW, 0.5)
     assert (bad.state, bad.reason) == ("failed", "no data")
-    no = transitions.ended(running(), Ended("refused", "3 points lost"), LIMITS, NOW, 0.5)
+    no = transitions.ended(running(), RunEnd("refused", "3 points lost"), LIMITS, NOW, 0.5)
     assert (no.state, no.reason) == ("refused", "3 points lost")
-    yes = transitions.ended(running(), Ended("published", result=released("a")), LIMITS, NOW, 0.5)
+    yes = transitions.ended(running(), RunEnd("published", result=released("a")), LIMITS, NOW, 0.5)
     assert (yes.state, yes.result, yes.is_final) == ("published", released("a"), True)
 
 

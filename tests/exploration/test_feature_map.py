@@ -10,7 +10,7 @@ from tiny import tiny_cnn
 from lrf_core.exploration.feature_map import feature_maps
 from lrf_core.models.following import following
 from lrf_core.models.trace import walk
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
@@ -147,5 +147,5 @@ def test_subclassed_models_with_operations() -> None:
 
     own = Own()
     own(IMAGES)
-    model = alive(as_graph(own))
+    model = alive(to_functional(own))
     np.testing.assert_allclose(judged(model), np.asarray(own(IMAGES)).reshape(-1, 4), atol=1e-5)

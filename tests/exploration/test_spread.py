@@ -14,7 +14,7 @@ from lrf_core.artifacts import Candidate, Cost
 from lrf_core.exploration.choose import Choices, Chosen, choose, plan_count
 from lrf_core.exploration.predict import MeasuredDrop
 from lrf_core.exploration.resources import Indices, Layer, Options, options_of
-from lrf_core.exploration.spread import APART, PlanRow, distinct
+from lrf_core.exploration.spread import APART, PlanSequence, distinct
 from lrf_core.exploration.vbmf import Ranks
 from lrf_core.spec import DecomposeSpec, Goal
 
@@ -199,7 +199,7 @@ def test_a_plan_is_never_taken_twice(amounts: set[int], bounds: list[float]) -> 
         fitting = np.flatnonzero(there <= bound)
         return fitting[-1:] if len(fitting) else None
 
-    row = PlanRow(within, lambda rows: float(there[rows[0]]))
+    row = PlanSequence(within, lambda rows: float(there[rows[0]]))
     steps = [float(there[rows[0]]) for rows in row.descending()]
     assert steps[0] == there[-1]
     assert all(low <= (1 - APART) * high for high, low in itertools.pairwise(steps))

@@ -14,7 +14,7 @@ from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.models.splice import check_can_be_rebuilt, largest_difference
 from lrf_core.models.trace import walk
-from lrf_core.models.unroll import as_graph
+from lrf_core.models.unroll import to_functional
 
 layers = keras.layers
 METHODS = ("tucker", "svd")
@@ -70,12 +70,12 @@ def test_graphs_are_taken_as_they_are() -> None:
     inputs = keras.Input((4,))
     functional = keras.Model(inputs, layers.Dense(3)(inputs))
     sequential = keras.Sequential([inputs, layers.Dense(3)])
-    assert as_graph(functional) is functional
-    assert as_graph(sequential) is sequential
+    assert to_functional(functional) is functional
+    assert to_functional(sequential) is sequential
 
 
 def test_a_subclassed_model_becomes_a_graph_of_the_same_layers(net: keras.Model) -> None:
-    graph = as_graph(net)
+    graph = to_functional(net)
     assert largest_difference(net, graph, SAMPLES) < 1e-6
     assert {id(weight) for weight in graph.weights} == {id(weight) for weight in net.weights}
     assert {path for path, layer in walk(graph) if layer.weights} == {
@@ -86,18 +86,18 @@ def test_a_subclassed_model_becomes_a_graph_of_the_same_layers(net: keras.Model)
 
 
 def test_it_is_the_same_graph_each_time(net: keras.Model) -> None:
-    assert model_digest(as_graph(net)) == model_digest(as_graph(net))
+    assert model_digest(to_functional(net)) == model_digest(to_functional(net))
 
 
 def test_training_reaches_the_layers(net: keras.Model) -> None:
-    graph = as_graph(net)
+    graph = to_functional(net)
     before = keras.ops.convert_to_numpy(net.blocks["one"].norm.moving_mean).copy()
     graph(SAMPLES, training=True)
     assert not np.allclose(before, keras.ops.convert_to_numpy(net.blocks["one"].norm.moving_mean))
 
 
 def test_every_convolution_and_dense_layer_in_it_can_be_replaced(net: keras.Model) -> None:
-    graph = as_graph(net)
+    graph = to_functional(net)
     records = take_inventory(graph, METHODS)
     eligible = [record.name for record in records if record.methods]
     assert len(eligible) == 6
@@ -126,7 +126,7 @@ def test_subclassed_layers_in_a_graph_are_followed(sequential: bool) -> None:
         for part in parts:
             outputs = part(outputs)
         model = keras.Model(inputs, outputs)
-    graph = as_graph(model)
+    graph = to_functional(model)
     assert "two/second" in dict(walk(graph))
     samples = np.random.default_rng(0).normal(size=(2, 8, 8, 8)).astype(np.float32)
     assert largest_difference(model, graph, samples) < 1e-6
@@ -145,7 +145,7 @@ def test_several_inputs_in_a_dict() -> None:
     samples = {"image": SAMPLES, "numbers": np.ones((4, 5), np.float32)}
     model = Two()
     model(samples)
-    graph = as_graph(model)
+    graph = to_functional(model)
     assert set(graph.input) == {"image", "numbers"}
     assert largest_difference(model, graph, samples) < 1e-6
 
@@ -155,7 +155,7 @@ def test_a_frozen_layer_stays_frozen() -> None:
     block = Block(8, name="one")
     model = keras.Model(inputs, block(inputs))
     block.trainable = False
-    assert as_graph(model).trainable_weights == []
+    assert to_functional(model).trainable_weights == []
 
 
 def test_a_layer_with_code_that_cannot_be_followed_stays() -> None:
@@ -169,7 +169,7 @@ def test_a_layer_with_code_that_cannot_be_followed_stays() -> None:
 
     inputs = keras.Input((6,))
     model = keras.Model(inputs, layers.Dense(3, name="head")(Doubled(name="inner")(inputs)))
-    records = {record.name: record for record in take_inventory(as_graph(model), METHODS)}
+    records = {record.name: record for record in take_inventory(to_functional(model), METHODS)}
     assert records["head"].methods
     assert "custom layer" in records["inner"].reason
 
@@ -192,7 +192,7 @@ def test_code_that_cannot_be_followed_is_refused() -> None:
     model = subclassed(call, dense=layers.Dense(3))
     model(np.ones((2, 4), np.float32))
     with pytest.raises(ModelError, match=r"'custom' \(Custom\).*cannot be followed.*keras.ops"):
-        as_graph(model)
+        to_functional(model)
 
 
 def test_a_branch_on_values_is_seen_in_the_answers() -> None:
@@ -203,7 +203,7 @@ def test_a_branch_on_values_is_seen_in_the_answers() -> None:
     model = subclassed(call, dense=layers.Dense(3))
     samples = np.ones((4, 5), np.float32)
     model(samples)
-    graph = as_graph(model)
+    graph = to_functional(model)
     with pytest.raises(ModelError, match="branches on values"):
         check_can_be_rebuilt(model, graph, [], samples)
 
@@ -224,7 +224,7 @@ def test_a_model_with_weights_of_its_own_is_refused() -> None:
     model = Scaled()
     model(np.ones((2, 4), np.float32))
     with pytest.raises(ModelError, match=r"weights of its own \('.*scale'\)"):
-        as_graph(model)
+        to_functional(model)
 
 
 def test_two_arguments_are_refused() -> None:
@@ -234,14 +234,14 @@ def test_two_arguments_are_refused() -> None:
     model = subclassed(call, dense=layers.Dense(3))
     model(np.ones((2, 4), np.float32), np.ones((2, 4), np.float32))
     with pytest.raises(ModelError, match="called with a, b; give its call"):
-        as_graph(model)
+        to_functional(model)
 
 
 def test_a_model_that_was_never_called_is_refused() -> None:
     with pytest.raises(ModelError, match="is not built; call it once"):
-        as_graph(Net())
+        to_functional(Net())
 
 
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError, match="Dense is not a Keras model"):
-        as_graph(layers.Dense(3))
+        to_functional(layers.Dense(3))

@@ -78,6 +78,8 @@ def run_here(
     return Ended(int(ended.value.code or 0), said.out, said.err)
 
 
+# Six processes that import TensorFlow, and two plans. `make demo` runs the same on every change.
+@pytest.mark.slow
 def test_a_candidate_that_passes_is_published(settings: dict[str, Any], tmp_path: Path) -> None:
     ended = run_pipeline(tmp_path, settings)
     assert ended.code == 0, ended.err

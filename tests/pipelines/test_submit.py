@@ -14,7 +14,7 @@ from seaweed import Seaweed
 from lrf_core.errors import SpecError
 from lrf_core.spec import Spec, make_spec
 from lrf_core.storage import open_store
-from pipelines.submit import TOKEN, ClusterError, attach, state_of
+from pipelines.submit import TOKEN, PipelineApiError, attach, state_of
 from pipelines.submit import submit as submit_there
 
 submit = partial(on_a_short_stack, submit_there)
@@ -118,7 +118,7 @@ def test_a_run_is_found_by_its_id(api: Api) -> None:
     api.states = [run_in("RUNNING", analyze="RUNNING")]
     submit(SPEC, api.host, None, "lrf")
     assert state_of(attach(RUN, api.host)).phase == "running"
-    with pytest.raises(ClusterError, match=r"does not show the run .*no such run"):
+    with pytest.raises(PipelineApiError, match=r"does not show the run .*no such run"):
         state_of(attach("another", api.host))
 
 
@@ -126,7 +126,9 @@ def test_a_host_that_is_down_is_bad_input() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(ClusterError, match=f"cannot reach .*127.0.0.1:{port}.*refused") as raised:
+    with pytest.raises(
+        PipelineApiError, match=f"cannot reach .*127.0.0.1:{port}.*refused"
+    ) as raised:
         submit(SPEC, f"http://127.0.0.1:{port}", None, "lrf")
     assert raised.value.exit_code == 2
 
@@ -134,12 +136,12 @@ def test_a_host_that_is_down_is_bad_input() -> None:
 @pytest.mark.parametrize(("status", "told"), [(401, TOKEN), (404, "check --host")])
 def test_a_host_that_refuses_is_bad_input(api: Api, status: int, told: str) -> None:
     api.status = status
-    with pytest.raises(ClusterError, match=told):
+    with pytest.raises(PipelineApiError, match=told):
         submit(SPEC, api.host, None, "lrf")
 
 
 def test_a_host_needs_a_scheme() -> None:
-    with pytest.raises(ClusterError, match="must start with http"):
+    with pytest.raises(PipelineApiError, match="must start with http"):
         submit(SPEC, "localhost:8888", None, "lrf")
 
 

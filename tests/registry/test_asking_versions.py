@@ -15,7 +15,7 @@ from model_registry_server import ModelRegistryServer
 from registry_case import RegistryCase
 
 from lrf_core.registry import RegistryError
-from lrf_core.registry.asking import AskingRegistry, AskingVersion, open_asking
+from lrf_core.registry.asking import AskingRegistry, CompressionRequest, open_asking
 from lrf_core.registry.kubeflow import KubeflowRegistry
 from lrf_core.registry.kubeflow_client import Client
 
@@ -90,7 +90,7 @@ def case(request: pytest.FixtureRequest) -> Asking:
     return made
 
 
-def asking(case: Asking, name: str) -> list[AskingVersion]:
+def asking(case: Asking, name: str) -> list[CompressionRequest]:
     """Of one registered model: one server serves many tests."""
     return [version for version in case.registry.asking() if version.name == name]
 
@@ -102,8 +102,8 @@ def test_versions_that_ask_are_found_until_they_are_done(case: Asking) -> None:
     more = {"lrf.compress": "small", "lrf.name": "other", "lrf.model": "s3://b/k.h5"}
     named = case.add(name, more)
     first, second = sorted(asking(case, name), key=lambda each: each.id)
-    assert first == AskingVersion(asks, name, MODEL, "small", None)
-    assert second == AskingVersion(named, name, "s3://b/k.h5", "small", "other")
+    assert first == CompressionRequest(asks, name, MODEL, "small", None)
+    assert second == CompressionRequest(named, name, "s3://b/k.h5", "small", "other")
 
     case.registry.tell(asks, {"lrf.state": "running", "lrf.reason": ""})
     assert len(asking(case, name)) == 2

@@ -11,11 +11,11 @@ from mlflow.tracking import MlflowClient
 from registry_case import RegistryCase
 
 from lrf_core.storage import open_store
-from pipelines.controller.engine import Ended, Work
+from pipelines.controller.engine import RunEnd, RunRequest
 from pipelines.controller.intake import Intake
 from pipelines.controller.journal import Journal
 from pipelines.controller.leader import Alone
-from pipelines.controller.ledger import Ledger
+from pipelines.controller.ledger import RequestStore
 from pipelines.controller.loop import Loop
 from pipelines.controller.metrics import Metrics
 from pipelines.controller.reconcile import Reconciler
@@ -31,16 +31,16 @@ SPECS: dict[str, dict[str, Any]] = {"small": {"data": "d.npz", "publish": {"to":
 class OneTurn:
     """An engine whose runs end in the turn after they were started."""
 
-    started: list[Work] = field(default_factory=list)
-    settle_s: float = 0.0
+    started: list[RunRequest] = field(default_factory=list)
+    takeover_delay_s: float = 0.0
 
-    def start(self, work: Work) -> str:
+    def start(self, work: RunRequest) -> str:
         self.started.append(work)
         return work.name
 
-    def poll(self, run_id: str) -> Ended:
+    def poll(self, run_id: str) -> RunEnd:
         result = Result(release="s3://b/out/digits/v-1", metrics={"params_after": 50.0})
-        return Ended("published", result=result)
+        return RunEnd("published", result=result)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def engine() -> OneTurn:
 def loop_of(case: RegistryCase, engine: OneTurn, folder: Path) -> Loop:
     source = open_source(SourceSettings(uri=case.uri))
     journal = Journal(Metrics([source.uri]))
-    ledger = Ledger(open_store(str(folder)))
+    ledger = RequestStore(open_store(str(folder)))
     reconciler = Reconciler(ledger, engine, Limits(2, 3, 60.0), journal, "me")
     return Loop(ledger, [source], Intake(ledger, SPECS, journal), reconciler, journal, Alone(), 1.0)
 

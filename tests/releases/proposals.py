@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrf_core.artifacts import Lineage, Release, ReleaseFile, ReleaseSummary
-from lrf_core.releases import Proposal, Written, version_of, write_release
+from lrf_core.releases import ReleaseDraft, WriteResult, version_of, write_release
 from lrf_core.storage import Store
 
 SUMMARY = ReleaseSummary(
@@ -41,7 +41,7 @@ class Content:
     def version(self) -> str:
         return version_of(self.name, self.digest)
 
-    def proposal(self, store: Store) -> Proposal:
+    def proposal(self, store: Store) -> ReleaseDraft:
         files = {
             "model.keras": self.model,
             "report.html": self.report,
@@ -67,12 +67,12 @@ class Content:
             ),
         )
         manifest = release.model_dump_json(indent=2).encode()
-        return Proposal(release, manifest, sources)
+        return ReleaseDraft(release, manifest, sources)
 
     def with_report(self, report: bytes) -> Content:
         return replace(self, report=report, folder=self.folder / report.hex())
 
-    def write(self, store: Store) -> Written:
+    def write(self, store: Store) -> WriteResult:
         def prove(release: Release, folder: Path) -> None:
             assert (folder / "model.keras").read_bytes() == self.model
             assert (folder / "manifest.json").is_file()

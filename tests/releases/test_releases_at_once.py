@@ -14,7 +14,7 @@ import pytest
 from proposals import Content, Counting, Killed
 
 from lrf_core.releases import (
-    Written,
+    WriteResult,
     list_releases,
     read_index,
     resolve,
@@ -47,7 +47,7 @@ def at_once(act: Callable[[int], Any]) -> list[Any]:
 
 def test_of_different_contents_each_gets_a_number(to: str, tmp_path: Path) -> None:
     contents = [Content(tmp_path, b"model %d" % number) for number in range(PUBLISHERS)]
-    written: list[Written] = at_once(lambda number: contents[number].write(open_store(to)))
+    written: list[WriteResult] = at_once(lambda number: contents[number].write(open_store(to)))
 
     assert {each.number for each in written} == set(range(1, PUBLISHERS + 1))
     assert all(each.new for each in written)
@@ -67,7 +67,7 @@ def test_of_one_content_there_is_one_version(to: str, tmp_path: Path) -> None:
         Content(tmp_path, b"the model").with_report(b"report %d" % number)
         for number in range(PUBLISHERS)
     ]
-    written: list[Written] = at_once(lambda number: contents[number].write(open_store(to)))
+    written: list[WriteResult] = at_once(lambda number: contents[number].write(open_store(to)))
 
     store = open_store(to)
     [line] = list_releases(store, "tiny")
@@ -79,7 +79,7 @@ def test_of_one_content_there_is_one_version(to: str, tmp_path: Path) -> None:
 
 
 def test_of_one_content_with_publishers_dying_all_the_time(to: str, tmp_path: Path) -> None:
-    def publish(number: int) -> Written:
+    def publish(number: int) -> WriteResult:
         dice, attempt = random.Random(number), 0
         while True:
             attempt += 1

@@ -13,7 +13,7 @@ from proposals import Content, Counting
 from seaweed import BUCKET, SECRET_KEY, SeaweedProcess
 
 from lrf_core.errors import LrfError, StorageError
-from lrf_core.releases import Written, list_releases, read_index, verify_version
+from lrf_core.releases import WriteResult, list_releases, read_index, verify_version
 from lrf_core.storage import Store, open_store
 
 MOMENTS = 50
@@ -49,7 +49,7 @@ def start_again(mortal: SeaweedProcess, store: Store) -> None:
             return
 
 
-def publish_until_done(content: Content, store: Store) -> tuple[Written, int]:
+def publish_until_done(content: Content, store: Store) -> tuple[WriteResult, int]:
     """Run again after every failure, as an operator or a pipeline does; the number of failures."""
     for failures in range(200):
         try:

@@ -17,7 +17,7 @@ from lrf_core.artifacts import Verdict
 from lrf_core.errors import PublishRefusedError
 from lrf_core.spec import GateSpec
 from lrf_core.stages.publish import publish
-from lrf_core.stages.refuse import refuse_altered
+from lrf_core.stages.refuse import check_verdict_follows_from_numbers
 
 EVERY_LIMIT = GateSpec(
     metric="top_2",
@@ -54,15 +54,15 @@ def test_what_the_gate_made_follows_from_its_numbers(
     gate: GateSpec, candidates: int, lost: int, tmp_path: Path
 ) -> None:
     made = sound_verdict(gate=gate, candidates=candidates, lost=lost)
-    refuse_altered(made)
-    refuse_altered(Verdict.load(made.save(tmp_path / "verdict.json")))
+    check_verdict_follows_from_numbers(made)
+    check_verdict_follows_from_numbers(Verdict.load(made.save(tmp_path / "verdict.json")))
 
 
 @pytest.mark.parametrize("numbers", [{"shape": (None, 5)}, {"not_finite": 2}])
 def test_what_could_not_be_compared_is_a_sound_fail(numbers: dict[str, Any]) -> None:
     made = sound_verdict(gate=EVERY_LIMIT, **numbers)
     assert not made.passed
-    refuse_altered(made)
+    check_verdict_follows_from_numbers(made)
 
 
 def changed(**values: Any) -> Callable[[Verdict], Verdict]:
@@ -165,7 +165,7 @@ def test_an_altered_verdict_publishes_nothing(
     failed = sound_verdict(lost=20)
     assert [check.name for check in failed.failed()] == ["accuracy_drop"]
     with pytest.raises(PublishRefusedError, match=rf"was altered .*{named}") as caught:
-        refuse_altered(alter(failed))
+        check_verdict_follows_from_numbers(alter(failed))
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
 

@@ -21,7 +21,7 @@ from lrf_core.measurement.measure import accuracy, predict
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import take_inventory
 from lrf_core.models.load import model_digest, weight_bytes
-from lrf_core.stages.trial import Trial, trial_samples
+from lrf_core.stages.trial import AccuracyProbe, trial_samples
 
 CEILINGS = {"params": "max_params", "macs": "max_macs", "bytes": "max_weight_bytes"}
 SETTINGS = lrf.ExploreSpec(samples=128, ranks_per_mode=8, shards=2)
@@ -268,7 +268,7 @@ def test_the_drop_is_never_measured_on_test_samples(trained: Trained, space: Des
 def test_a_drop_needs_a_model_with_classes() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(1)(inputs), name="size")
-    trial = Trial(model, Split.of(np.zeros((8, 4), np.float32)))
+    trial = AccuracyProbe(model, Split.of(np.zeros((8, 4), np.float32)))
     with pytest.raises(GoalError, match="model 'size' answers"):
         trial.drop(model)
 

@@ -23,7 +23,7 @@ from lrf_core import telemetry
 from lrf_core.errors import DataError
 from lrf_core.spec import ExploreSpec
 from lrf_core.storage import open_store
-from lrf_core.storage.retry import persistently
+from lrf_core.storage.retry import with_retries
 from lrf_core.storage.transfer import PART_BYTES
 
 SUCCESS = "lrf_stage_last_success_timestamp_seconds"
@@ -186,7 +186,7 @@ def test_requests_that_are_sent_again_are_counted(caplog: pytest.LogCaptureFixtu
         return "done"
 
     with telemetry.fresh() as metrics:
-        assert persistently(attempt, "S3", 60.0) == "done"
+        assert with_retries(attempt, "S3", 60.0) == "done"
         assert exposed_by(metrics.registry) == {
             series("lrf_storage_retries_total", cause="ProtocolError"): 2.0
         }

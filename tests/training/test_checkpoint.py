@@ -11,15 +11,15 @@ import pytest
 from lrf_core.artifacts import EpochRecord
 from lrf_core.errors import StorageError
 from lrf_core.storage import open_store
-from lrf_core.training.checkpoint import Checkpoints, Progress, State, open_checkpoints
+from lrf_core.training.checkpoint import Checkpoints, Progress, TrainingState, open_checkpoints
 
 DECISIVE = {"inputs": {"model": "a"}, "settings": {"epochs": 2}}
 POINT = EpochRecord(epoch=0, loss=0.5, validation_loss=0.5, validation_accuracy=90.0)
 
 
-def state(steps: int = 3) -> State:
+def state(steps: int = 3) -> TrainingState:
     random = np.random.default_rng(steps)
-    return State(
+    return TrainingState(
         Progress(epoch=2, batch=1, loss_sum=0.25, steps=steps, curve=(POINT,)),
         best=[random.normal(size=(3, 2)).astype(np.float32), np.array(7, np.int64)],
         learner=[random.normal(size=4)],
@@ -31,7 +31,7 @@ def checkpoints(folder: Path, **decisive: object) -> Checkpoints:
     return open_checkpoints(str(folder), {**DECISIVE, **decisive})
 
 
-def assert_equal(one: State, other: State) -> None:
+def assert_equal(one: TrainingState, other: TrainingState) -> None:
     assert one.progress == other.progress
     for group in ("best", "learner", "optimizer"):
         pairs = zip(getattr(one, group), getattr(other, group), strict=True)

@@ -9,7 +9,7 @@ from tiny import tiny_cnn
 
 from lrf_core.models.splice import splice
 from lrf_core.spec import FinetuneSpec
-from lrf_core.training.learner import Learner, factorized_maps, make_learner
+from lrf_core.training.learner import TrainerBundle, factorized_maps, make_learner
 from lrf_core.training.objective import Objective, Targets, as_logits
 
 SETTINGS = FinetuneSpec(epochs=1, batch_size=8, learning_rate=1e-3)
@@ -38,7 +38,9 @@ def targets(*, cached: bool, features: float = 0.0, probabilities: bool = False)
     return Targets(objective, 4, cached, teacher_probabilities=probabilities)
 
 
-def learner(student: keras.Model, teacher: keras.Model, wanted: Targets, **changed) -> Learner:  # type: ignore[no-untyped-def]
+def learner(
+    student: keras.Model, teacher: keras.Model, wanted: Targets, **changed
+) -> TrainerBundle:  # type: ignore[no-untyped-def]
     return make_learner(student, teacher, wanted, SETTINGS.model_copy(update=changed), 10)
 
 
@@ -46,7 +48,7 @@ def answers(model: keras.Model) -> np.ndarray:
     return np.asarray(model(IMAGES, training=False))
 
 
-def losses_of(made: Learner, wanted: Targets, teacher: keras.Model) -> np.ndarray:
+def losses_of(made: TrainerBundle, wanted: Targets, teacher: keras.Model) -> np.ndarray:
     logits = as_logits(answers(teacher)) if wanted.cached else None
     return np.asarray(wanted.loss(wanted.packed(LABELS, logits), answers(made.trainer)))
 
