@@ -76,7 +76,13 @@ class UnreachableStorageError(StorageError):
 
 
 class ClusterError(BadInputError):
-    """The Kubernetes API cannot be reached, or refuses what is asked of it."""
+    """The Kubernetes API is not configured, or rejects a request."""
+
+
+class UnreachableClusterError(ClusterError):
+    """The Kubernetes API does not answer; the same may succeed later."""
+
+    exit_code = EXIT_FAILURE
 
 
 class PublishRefusedError(LrfError):

@@ -37,7 +37,7 @@ def state_of(submitted: Submitted, poll_s: float = POLL_S) -> RunState:
     """Look once at a run.
 
     Raises:
-        ClusterError: the API stopped answering, or knows no such run.
+        PipelineApiError: the API stopped answering, or knows no such run.
     """
     return _state(_run(submitted, poll_s), submitted.url)
 
@@ -49,7 +49,7 @@ def follow(submitted: Submitted, say: Callable[[str], None], poll_s: float = POL
         say: called with a line whenever the state of a step changes.
 
     Raises:
-        ClusterError: the API stopped answering, or knows no such run.
+        PipelineApiError: the API stopped answering, or knows no such run.
         RunError: the run failed or was canceled.
     """
     told: dict[str, str] = {}

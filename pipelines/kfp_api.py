@@ -32,7 +32,13 @@ _Answer = TypeVar("_Answer")
 
 
 class PipelineApiError(BadInputError):
-    """The Kubeflow Pipelines API cannot be reached, or refuses the request."""
+    """The Kubeflow Pipelines API rejects a request."""
+
+
+class UnreachablePipelineApiError(PipelineApiError):
+    """The Kubeflow Pipelines API does not answer; the same may succeed later."""
+
+    exit_code = EXIT_FAILURE
 
 
 class NoSuchRunError(PipelineApiError):
@@ -118,7 +124,7 @@ def poll_with_retries(ask: Callable[[], _Answer], where: str, poll_s: float = PO
                 raise kind(f"the API does not show the run {where}: {said(error)}") from None
             failures += 1
             if failures == _PATIENCE:
-                raise PipelineApiError(
+                raise UnreachablePipelineApiError(
                     f"the API stopped answering ({said(error)}); the run goes on: {where}"
                 ) from None
             time.sleep(poll_s)
@@ -156,7 +162,7 @@ def _check_reachable(host: str, token: str | None) -> None:
         with urllib3.PoolManager(timeout=_CONNECT_S, retries=False) as pool:
             answer = pool.request("GET", f"{host}/apis/v2beta1/healthz", headers=headers)
     except urllib3.exceptions.HTTPError as error:
-        raise PipelineApiError(
+        raise UnreachablePipelineApiError(
             f"cannot reach Kubeflow Pipelines at {host}: {said(error)}; check --host and that "
             "the API is up"
         ) from None

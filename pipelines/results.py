@@ -38,7 +38,7 @@ def results_of(submitted: Submitted) -> Results:
     """As `read_results`; where it cannot be read from here, `missing` says why.
 
     Raises:
-        ClusterError: the API stopped answering, or knows no such run.
+        PipelineApiError: the API stopped answering, or knows no such run.
     """
     try:
         return read_results(submitted)
@@ -53,7 +53,7 @@ def read_results(submitted: Submitted) -> Results:
     `<pipeline root>/<pipeline>/<run>/<step>/<attempt>/<artifact>`.
 
     Raises:
-        ClusterError: the API stopped answering, or knows no such run.
+        PipelineApiError: the API stopped answering, or knows no such run.
         StorageError: the store cannot be read.
         ArtifactError: what is there is damaged, or of another version.
     """

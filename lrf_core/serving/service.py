@@ -11,7 +11,7 @@ import kubernetes.client
 import tenacity
 import urllib3
 
-from lrf_core.errors import ClusterError, PromotionError
+from lrf_core.errors import ClusterError, PromotionError, UnreachableClusterError
 from lrf_core.kubernetes_api import TIMEOUT_S, said_by
 from lrf_core.serving.merge_patch import JSON, patched
 
@@ -116,7 +116,7 @@ class InferenceService:
                 raise _ConflictError from None
             raise self._refused(verb, error) from None
         except urllib3.exceptions.HTTPError as error:
-            raise ClusterError(
+            raise UnreachableClusterError(
                 f"the Kubernetes API does not answer ({verb} {PLURAL}): {said_by(error)}"
             ) from None
 

@@ -6,12 +6,14 @@ import copy
 import importlib
 from typing import Any
 
+import kubernetes.client
 import pytest
 from kserve_api import SERVICE
 from promotions import World, shares_of_new
 
-from lrf_core.errors import ClusterError, PromotionError
+from lrf_core.errors import ClusterError, PromotionError, UnreachableClusterError
 from lrf_core.serving.plan import DIGEST, RELEASE, ROLLBACK, TAG_ROUTING
+from lrf_core.serving.service import InferenceService
 from lrf_core.stages.promote import NotPromotedError, preview
 
 # The function has the module's name in its package.
@@ -128,3 +130,13 @@ def test_a_dry_run_finds_what_the_api_would_refuse(world: World) -> None:
     world.cluster.denied = {"patch"}
     with pytest.raises(ClusterError, match="does not allow to patch"):
         preview(world.store.as_uri(), "digits", "latest", world.settings())
+
+
+def test_an_api_that_does_not_answer_is_no_bad_input() -> None:
+    configuration = kubernetes.client.Configuration(host="http://127.0.0.1:9")
+    configuration.retries = False
+    with kubernetes.client.ApiClient(configuration) as client:
+        service = InferenceService(client, SERVICE, retry_s=0.01)
+        with pytest.raises(UnreachableClusterError, match="does not answer") as caught:
+            service.get()
+    assert caught.value.exit_code == 1
