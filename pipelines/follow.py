@@ -23,7 +23,7 @@ class RunState:
     """How far a run has come.
 
     Attributes:
-        phase: published, refused (the gate said no) and failed are final.
+        phase: published, refused (the candidate failed the gate) and failed are final.
         detail: what failed, and where to look.
         exit_code: of the step that failed, where the API tells it; else 1.
     """

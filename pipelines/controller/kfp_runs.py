@@ -71,7 +71,7 @@ class KfpRuns:
         if state.phase == "published":
             return RunEnd("published", result=result)
         checks = "; ".join(result.failed_checks) or f"the run's report says why: {page}"
-        return RunEnd("refused", f"the gate said no: {checks}", result)
+        return RunEnd("refused", f"the candidate failed the gate: {checks}", result)
 
     def _oldest(self, name: str) -> str | None:
         """The run of this name that counts; others are terminated."""

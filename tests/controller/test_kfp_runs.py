@@ -99,7 +99,7 @@ def test_a_gate_that_said_no_is_a_refusal_with_its_checks(api: KfpApi, tmp_path:
     assert end is not None
     assert (end.outcome, end.reason) == (
         "refused",
-        "the gate said no: accuracy_drop 3 points, limit <= 1 point",
+        "the candidate failed the gate: accuracy_drop 3 points, limit <= 1 point",
     )
 
 

@@ -158,7 +158,7 @@ def check_what_was_pushed(found: dict[Series, float]) -> None:
     assert found[series("lrf_candidates_scored_total", method="svd", **whole)] > 0
     for direction in ("up", "down"):  # a release is read again before it is announced
         assert found[series("lrf_storage_bytes_total", direction=direction, **whole)] > 10_000
-    # That the gate said no is no failed stage.
+    # That the candidate failed the gate is no failed stage.
     assert not [name for name, _ in found if "failures" in name]
 
 
