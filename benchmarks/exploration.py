@@ -34,8 +34,7 @@ import numpy as np
 from benchmarks import table
 from benchmarks.table import Row
 from lrf_core.console import progress
-from lrf_core.report.chart import curve_chart
-from lrf_core.report.svg import write_svg
+from lrf_core.report.chart import curve_chart, write_svg
 
 PARTS = ("size", "naive", "layers", "ranks")
 # What grows in a part, as its column is named.

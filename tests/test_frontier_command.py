@@ -13,8 +13,7 @@ from tiny import Trained
 
 import lrf_core as lrf
 from lrf_core.commands import app as cli
-from lrf_core.report.chart import curve_chart
-from lrf_core.report.svg import write_svg
+from lrf_core.report.chart import curve_chart, write_svg
 from lrf_core.run.outputs import Outputs
 
 SETTINGS = lrf.ExploreSpec(methods=("tucker", "svd", "cp"), samples=64, ranks_per_mode=8)

@@ -22,9 +22,10 @@ from lrf_core.artifacts.verdict import (
     Evidence,
     ExportedAnswers,
     MetricChange,
+    PlanOutcome,
     Verdict,
+    Verdicts,
 )
-from lrf_core.artifacts.verdicts import PlanOutcome, Verdicts
 
 __all__ = [
     "LINEAGE_FILE",

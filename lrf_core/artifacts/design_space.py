@@ -15,7 +15,7 @@ from pydantic import Field
 from lrf_core.artifacts.analysis import Cost
 from lrf_core.artifacts.record import Lineage, Record
 from lrf_core.errors import ArtifactError
-from lrf_core.files import strict_json
+from lrf_core.files import limits
 from lrf_core.files.atomic import write_atomically_with
 from lrf_core.files.limits import CANDIDATES, check_limit, check_memory
 
@@ -124,7 +124,7 @@ class DesignSpace(Record):
         source = source / cls.file_name if source.is_dir() else source
         try:
             table = _read_table(source)
-            about = strict_json.parsed(table.schema.metadata[b"lrf"])
+            about = limits.parse_json(table.schema.metadata[b"lrf"])
             space = cls.model_validate({**about, "candidates": _candidates(table)})
         except OSError as error:
             reason = " ".join(str(error.strerror or error).split())[:200]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrf_core.errors import ArtifactError
-from lrf_core.files import strict_json
+from lrf_core.files import limits
 from lrf_core.files.atomic import write_atomically
 from lrf_core.files.limits import DOCUMENT, read_document
 
@@ -97,7 +97,7 @@ class Artifact(Record):
     @classmethod
     def _parsed(cls, content: bytes, source: Path) -> Self:
         try:
-            strict_json.parsed(content)
+            limits.parse_json(content)
             return cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]

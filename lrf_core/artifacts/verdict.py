@@ -6,17 +6,20 @@ whoever acts on a verdict can compute them again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from lrf_core.artifacts.analysis import ModelMeasures
-from lrf_core.artifacts.keyed_seal import fits_key, keyed_json
-from lrf_core.artifacts.record import Artifact, Record
-from lrf_core.artifacts.seal import SEAL, is_sealed, sealed_json, unsealed
+from lrf_core.artifacts.plan import Plan
+from lrf_core.artifacts.record import Artifact, Lineage, Record
+from lrf_core.artifacts.seal import SEAL, fits_key, is_sealed, keyed_json, sealed_json, unsealed
+from lrf_core.artifacts.training import FinetuneRecord
 from lrf_core.errors import ArtifactError, PublishRefusedError
-from lrf_core.files import strict_json
+from lrf_core.files import limits
 from lrf_core.files.atomic import write_atomically
 from lrf_core.secrets.verdict_key import verdict_key
 
@@ -202,7 +205,7 @@ class Verdict(Artifact):
         key, source = verdict_key(), cls._file(Path(path))
         content = cls._content(source)
         try:
-            found = strict_json.parsed(content)
+            found = limits.parse_json(content)
         except ValueError:
             return cls._parsed(content, source)  # says why
         if not isinstance(found, dict):
@@ -221,3 +224,33 @@ class Verdict(Artifact):
     def failed(self) -> tuple[Check, ...]:
         """The checks that did not pass."""
         return tuple(check for check in self.checks if not check.passed)
+
+
+@dataclass(frozen=True)
+class PlanOutcome:
+    """A plan, the training of the model that was built by it, and the verdict on that model."""
+
+    plan: Plan
+    finetune: FinetuneRecord
+    verdict: Verdict
+
+
+class Verdicts(Artifact):
+    """The verdicts on the candidates of all plans.
+
+    Attributes:
+        picked: index of the verdict on the candidate that is published, or shown if none passed.
+        verdicts: by the number of the plan.
+    """
+
+    file_name: ClassVar[str] = "verdicts.json"
+    picked: int
+    verdicts: tuple[Verdict, ...]
+
+    @classmethod
+    def of(cls, verdicts: Sequence[Verdict], picked: int) -> Verdicts:
+        """With digests of the verdicts as lineage."""
+        inputs = {f"verdict {place}": each.digest() for place, each in enumerate(verdicts)}
+        parent = verdicts[picked].digest()
+        lineage = Lineage(inputs=inputs, settings={}, parent=parent)
+        return cls(lineage=lineage, picked=picked, verdicts=tuple(verdicts))

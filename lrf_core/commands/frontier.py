@@ -111,8 +111,7 @@ def _draw(
     path: Path, name: str, against: str, minimize: str, points: tuple[FrontierPoint, ...]
 ) -> None:
     from lrf_core.exploration.resources import QUANTITIES
-    from lrf_core.report.chart import curve_chart
-    from lrf_core.report.svg import write_svg
+    from lrf_core.report.chart import curve_chart, write_svg
 
     loss, cost = QUANTITIES[minimize].title, QUANTITIES[against].title
     dots = [

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from lrf_core.console.progress import track
+from lrf_core.data.archive import ZipSource, is_usual
 from lrf_core.data.split import Array
-from lrf_core.data.zipped import ZipSource, is_usual
 from lrf_core.errors import DataError
 from lrf_core.files.limits import check_memory
 

@@ -15,15 +15,18 @@ import numpy.typing as npt
 
 from lrf_core.console.quiet import native_output_logged
 from lrf_core.errors import DataError, ExportError, LrfError
-from lrf_core.export.flatbuffer import operations_in_float, operations_with_float_weights
 from lrf_core.export.interface import as_called, samples_by_name
 from lrf_core.export.portable import (
     check_no_grouped_conv3d,
     portable,
+    reason,
     with_biases_last,
 )
-from lrf_core.export.reason import reason
-from lrf_core.export.runtime import ExportedModel
+from lrf_core.export.runtime import (
+    ExportedModel,
+    operations_in_float,
+    operations_with_float_weights,
+)
 from lrf_core.export.saved_model import serving_signature, to_saved_model
 from lrf_core.files.scratch import scratch_folder, temporary_files_in
 from lrf_core.models.structure import Samples

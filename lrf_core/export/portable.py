@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -80,3 +81,12 @@ def _transposed(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return keras.ops.moveaxis(call(keras.ops.moveaxis(inputs, 1, -1)), -1, 1)
 
     return transposed
+
+
+def reason(error: Exception) -> str:
+    """The line of an error that says what is wrong, without the graph locations before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = next((line for line in lines if "error:" in line), lines[0] if lines else "")
+    words = re.sub(r"^.*(error: |\)\): )", "", telling)
+    words = re.sub(r"^'tf\.(\w+)' op is neither .*$", r"it has no operation \1", words)
+    return words[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Ceilings on what is read from files, each set by an environment variable.
+"""Ceilings on what is read from files, each set by an environment variable; and strict JSON.
 
 Sizes are known before anything is allocated: a file that would take more than its ceiling, or more
 memory than is free, is refused with its size, the ceiling, and how to raise it.
@@ -6,11 +6,15 @@ memory than is free, is refused with its size, the ceiling, and how to raise it.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
+
+import pydantic_core
 
 from lrf_core.errors import BadInputError, SpecError
 
@@ -179,3 +183,23 @@ def _entry(file: Path, name: str) -> int | None:
     except OSError:
         return None
     return next((int(row[1]) for row in rows if row and row[0] == name), None)
+
+
+def parse_json(content: bytes) -> Any:
+    """The content of a JSON document.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, has a key twice, a number that is not finite, or is
+            nested too deep.
+    """
+    pydantic_core.from_json(content, allow_inf_nan=False)  # looks at the depth as well
+    return json.loads(content, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r:.60} is there twice")
+        found[key] = value
+    return found

@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from lrf_core.artifacts import ClassChange, Confusion, MetricChange
 from lrf_core.errors import DataError
-from lrf_core.gate.calibration_error import (
+from lrf_core.gate.classes import (
     are_probabilities,
     as_probabilities,
+    class_changes,
+    class_titles,
+    confusion,
     expected_calibration_error,
 )
-from lrf_core.gate.classes import class_changes, class_titles, confusion
 from lrf_core.gate.interval import mcnemar_p_value, percentile_bootstrap
 from lrf_core.gate.metric import Metric, accuracy_metric
 from lrf_core.gate.paired import Paired, paired

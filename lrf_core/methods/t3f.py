@@ -34,16 +34,17 @@ from lrf_core.methods.base import (
     Sweep,
     carried_over,
 )
-from lrf_core.methods.factor_shapes import MANY_WEIGHTS, shapes
 from lrf_core.methods.kept import Kept
 from lrf_core.methods.moments import is_root
 from lrf_core.methods.tt_fit import PRINCIPAL_ROWS, Target, leading_directions, swept
 from lrf_core.methods.tt_matrix import (
+    MANY_WEIGHTS,
     Cores,
     Modes,
     balanced,
     expanded,
     ranks_of,
+    shapes,
     times,
     with_ranks,
 )

@@ -16,9 +16,8 @@ import numpy.typing as npt
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError
 from lrf_core.models.allowed import LOSS, METRIC
-from lrf_core.models.formats import compile_config
+from lrf_core.models.formats import compile_config, model_at
 from lrf_core.models.safety import checked_compiled
-from lrf_core.models.source import model_at
 
 _logger = logging.getLogger("lrf")
 Array = npt.NDArray[Any]

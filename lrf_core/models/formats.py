@@ -16,9 +16,8 @@ from lrf_core.errors import DISK_FAULTS, ArtifactError, LrfError, ModelError
 from lrf_core.files.scratch import scratch_folder
 from lrf_core.models import unpack
 from lrf_core.models.keras2 import is_keras2, upgraded
-from lrf_core.models.safety import checked_model
-from lrf_core.models.size import check_size
-from lrf_core.models.source import KNOWN
+from lrf_core.models.safety import check_size, checked_model
+from lrf_core.storage.inputs import file_at, is_remote
 
 _HDF5 = (".h5", ".hdf5")
 # Folders for copies.
@@ -217,3 +216,41 @@ def _text(error: Exception) -> str:
     # Keras puts the whole config before the reason.
     reason = str(error).rpartition("Exception encountered:")[2]
     return " ".join(reason.split())[:300] or type(error).__name__
+
+
+KNOWN = "a .keras file, an .h5 file, or a .json config together with a weights file"
+
+
+def model_at(source: str) -> Path:
+    """The path of a model; of what is in S3, of a copy on this machine.
+
+    Args:
+        source: a path, `s3://bucket/key`, or `s3://bucket/prefix` with `model.keras` below it.
+
+    Raises:
+        ModelError: there is none in S3; of a path, whoever reads it says so.
+        StorageError: S3 cannot be reached, refuses the keys, or the cache cannot be written.
+    """
+    if not is_remote(source):
+        return _local(source)
+    file = file_at(source) or file_at(f"{source.rstrip('/')}/{MODEL_FILE}")
+    if file is None:
+        raise ModelError(
+            f"no model at {source}; give the address of {KNOWN}, or what comes before "
+            f"/{MODEL_FILE} in one"
+        )
+    return file
+
+
+def weights_at(source: str) -> Path:
+    """The path of a file of weights, as `model_at` gives that of a model."""
+    if not is_remote(source):
+        return _local(source)
+    file = file_at(source)
+    if file is None:
+        raise ModelError(f"no weights at {source}; give a .weights.h5, .h5 or .keras file")
+    return file
+
+
+def _local(source: str) -> Path:
+    return file_at(source) or Path(source.removeprefix("file://"))

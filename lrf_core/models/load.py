@@ -13,10 +13,9 @@ import numpy as np
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError
 from lrf_core.files.atomic import write_atomically_with
-from lrf_core.models.formats import read_model
+from lrf_core.models.formats import model_at, read_model, weights_at
 from lrf_core.models.rebuild import carry_state
 from lrf_core.models.sandboxed import read_in_sandbox
-from lrf_core.models.source import model_at, weights_at
 from lrf_core.models.unroll import to_functional
 from lrf_core.sandbox.setting import sandbox_is_on
 from lrf_core.storage.cache import named

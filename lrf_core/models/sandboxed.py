@@ -22,8 +22,7 @@ import lrf_core
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError, SandboxError
 from lrf_core.files.scratch import scratch_folder
-from lrf_core.models.safety import checked_model
-from lrf_core.models.size import check_size
+from lrf_core.models.safety import check_size, checked_model
 from lrf_core.sandbox.carried import made_from
 from lrf_core.sandbox.confine import WALLS, Limits
 from lrf_core.sandbox.setting import VARIABLE

@@ -12,10 +12,10 @@ from lrf_core.artifacts.seal import read_sealed
 from lrf_core.errors import ArtifactError
 from lrf_core.releases.catalog import manifest_from
 from lrf_core.releases.index import IndexEntry, read_index
-from lrf_core.releases.intent import Intent
 from lrf_core.releases.layout import (
     INTENT_FILE,
     SIGNATURE_FILE,
+    Intent,
     blob_key,
     file_key,
     is_blob,

@@ -30,10 +30,11 @@ from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases.catalog import manifest_from
 from lrf_core.releases.index import IndexEntry, Listing, change_index, read_index
-from lrf_core.releases.intent import FRESH, Intent
 from lrf_core.releases.layout import (
+    FRESH,
     INTENT_FILE,
     SIGNATURE_FILE,
+    Intent,
     blob_key,
     file_key,
     manifest_key,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lrf_core.artifacts import FinetuneRecord
+from lrf_core.files.atomic import write_atomically
+from lrf_core.report.templates import templates
 
 WIDTH, HEIGHT = 440, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 24, 14, 40
@@ -189,3 +192,10 @@ def _round_marks(low: float, high: float) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span / 4)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [step * mark for mark in range(first, max(last, first + 1) + 1)]
+
+
+def write_svg(path: Path, chart: Chart) -> Path:
+    """Draw a chart into a file; returns the file. Raises ArtifactError."""
+    drawn = templates().get_template("chart.svg.j2").render(chart=chart, standalone=True)
+    write_atomically(path, drawn.encode())
+    return path

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrf_core.errors import PromotionError
-from lrf_core.serving.merge_patch import JSON, merge_patch, patched
 from lrf_core.serving.state import ServiceState, state_of
 from lrf_core.spec.promote import PromoteSpec
 
@@ -225,3 +224,37 @@ def _no_canary(service: str, state: ServiceState) -> str:
 def _spec_and_annotations(service: JSON) -> JSON:
     annotations = service["metadata"].get("annotations") or {}
     return {"metadata": {"annotations": dict(annotations)}, "spec": service["spec"]}
+
+
+JSON = dict[str, Any]
+
+
+def merge_patch(current: JSON, target: JSON) -> JSON:
+    """The smallest merge patch that turns `current` into `target`.
+
+    Args:
+        current, target: JSON objects without null values, which a merge patch cannot write.
+    """
+    patch: JSON = {key: None for key in current if key not in target}
+    for key, wanted in target.items():
+        found = current.get(key)
+        if isinstance(found, dict) and isinstance(wanted, dict):
+            if below := merge_patch(found, wanted):
+                patch[key] = below
+        elif key not in current or found != wanted or type(found) is not type(wanted):
+            patch[key] = wanted
+    return patch
+
+
+def patched(current: JSON, patch: JSON) -> JSON:
+    """What a merge patch makes of an object; neither is changed."""
+    result = dict(current)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            below = result.get(key)
+            result[key] = patched(below if isinstance(below, dict) else {}, value)
+        else:
+            result[key] = value
+    return result

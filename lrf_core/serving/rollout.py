@@ -16,8 +16,15 @@ from lrf_core.serving.answers import (
     server_at,
 )
 from lrf_core.serving.journal import Journal
-from lrf_core.serving.merge_patch import JSON, patched
-from lrf_core.serving.plan import ROLLBACK, PromotionPlan, rollback_of, traffic_patch, with_rollback
+from lrf_core.serving.plan import (
+    JSON,
+    ROLLBACK,
+    PromotionPlan,
+    patched,
+    rollback_of,
+    traffic_patch,
+    with_rollback,
+)
 from lrf_core.serving.prometheus import Metric, QueryError
 from lrf_core.serving.service import InferenceService, is_applied
 from lrf_core.serving.state import ServiceState, state_of

@@ -13,7 +13,7 @@ import urllib3
 
 from lrf_core.errors import ClusterError, PromotionError, UnreachableClusterError
 from lrf_core.kubernetes_api import TIMEOUT_S, said_by
-from lrf_core.serving.merge_patch import JSON, patched
+from lrf_core.serving.plan import JSON, patched
 
 _logger = logging.getLogger("lrf")
 

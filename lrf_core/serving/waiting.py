@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lrf_core.console import progress
 from lrf_core.errors import PromotionError
-from lrf_core.serving.merge_patch import JSON
+from lrf_core.serving.plan import JSON
 from lrf_core.serving.service import InferenceService
 from lrf_core.serving.state import ServiceState, state_of
 

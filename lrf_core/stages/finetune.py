@@ -25,13 +25,12 @@ from lrf_core.training.checkpoint import (
     open_checkpoints,
     values_of,
 )
-from lrf_core.training.distribute import finetune_by_workers
+from lrf_core.training.distribute import Workers, finetune_by_workers
 from lrf_core.training.held_out import Validator, teacher_answers
 from lrf_core.training.learner import make_learner
 from lrf_core.training.loop import TrainingLimits, train
 from lrf_core.training.objective import Objective, Targets, as_logits
 from lrf_core.training.schedule import resolved
-from lrf_core.training.workers import Workers
 
 _logger = logging.getLogger("lrf")
 _FEW = 16  # samples that tell probabilities from logits

@@ -83,8 +83,8 @@ def _finetune(folder: Path, rank: int, count: int) -> None:
     from lrf_core.data import open_data
     from lrf_core.models.compiled import compiled_from
     from lrf_core.stages.finetune import finetune
+    from lrf_core.training.distribute import Workers
     from lrf_core.training.job import Job, models_of, write_result
-    from lrf_core.training.workers import Workers
 
     job = Job.read(folder)
     model, teacher = models_of(folder)

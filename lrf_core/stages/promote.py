@@ -19,8 +19,7 @@ from lrf_core.releases.answers import SampleAnswers
 from lrf_core.releases.index import CHAMPION, PREVIOUS
 from lrf_core.releases.layout import SAVED_MODEL, file_key
 from lrf_core.serving.journal import Journal
-from lrf_core.serving.merge_patch import JSON
-from lrf_core.serving.plan import PromotionPlan, Wanted, is_served, plan_for, with_rollback
+from lrf_core.serving.plan import JSON, PromotionPlan, Wanted, is_served, plan_for, with_rollback
 from lrf_core.serving.rollout import Rollout, metric_for, protocol_of
 from lrf_core.serving.service import ChangedMeanwhileError, InferenceService
 from lrf_core.serving.state import state_of

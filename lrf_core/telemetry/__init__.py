@@ -5,7 +5,6 @@ Arrows point here: any module may count something, this package imports none of 
 
 from __future__ import annotations
 
-from lrf_core.telemetry.jobs import RUN_VARIABLE, job
 from lrf_core.telemetry.metrics import Metrics
 from lrf_core.telemetry.pushgateway import (
     GATEWAY_VARIABLE,
@@ -15,6 +14,7 @@ from lrf_core.telemetry.pushgateway import (
     forget_old,
 )
 from lrf_core.telemetry.recording import (
+    RUN_VARIABLE,
     count_cached,
     count_moved,
     count_promotion,
@@ -23,6 +23,7 @@ from lrf_core.telemetry.recording import (
     count_scored,
     current,
     fresh,
+    job,
     record_verdict,
     stage,
 )

@@ -11,7 +11,7 @@ from lrf_core.data import Split
 from lrf_core.data.split import Array
 from lrf_core.models.structure import Samples
 from lrf_core.training.augment import Augment
-from lrf_core.training.workers import Workers
+from lrf_core.training.distribute import Workers
 
 # Threads that make batches while the model trains, and how many they are ahead.
 _THREADS = 2

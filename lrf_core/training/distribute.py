@@ -6,12 +6,16 @@ import importlib.util
 import logging
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from lrf_core.artifacts import FinetuneRecord
 from lrf_core.data import Data
+from lrf_core.data.split import Array
 from lrf_core.errors import SpecError, WorkerError
 from lrf_core.files.scratch import scratch_folder
 from lrf_core.models.compiled import Compiled
@@ -76,3 +80,45 @@ def _check_jax(workers: int) -> None:
         raise SpecError(f"finetune.workers: {workers} needs jax; pip install 'lrf[jax]'")
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         _logger.info("finetune.trainjob is not set: %d workers are processes of this pod", workers)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Which of how many processes this one is.
+
+    More than one need Keras' JAX backend, and `keras.distribution.initialize` before.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def part(self, batch: Array) -> Array:
+        """This worker's part of the indices of a batch; `count` divides their number."""
+        size = len(batch) // self.count
+        return batch[self.rank * size : (self.rank + 1) * size]
+
+    def distributed(self) -> AbstractContextManager[object]:
+        """While open, models are made, and trained, over all workers."""
+        if self.count == 1:
+            return nullcontext()
+        scope: AbstractContextManager[object] = keras.distribution.DataParallel(
+            auto_shard_dataset=False
+        ).scope()
+        return scope
+
+    def agreed(self, values: Array) -> Array:
+        """What the worker that leads passes here; all call it, with arrays of one shape and type.
+
+        Machines of several kinds round differently. A worker that decided by its own numbers to
+        stop would leave the others waiting for it.
+        """
+        if self.count == 1:
+            return values
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.broadcast_one_to_all(values))

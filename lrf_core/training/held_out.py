@@ -15,9 +15,9 @@ from lrf_core.data.split import Array
 from lrf_core.errors import ModelError
 from lrf_core.models.compiled import Compiled
 from lrf_core.models.load import is_probability
+from lrf_core.training.distribute import Workers
 from lrf_core.training.learner import jit
 from lrf_core.training.objective import Objective, as_logits, mean
-from lrf_core.training.workers import Workers
 
 
 @dataclass(frozen=True)

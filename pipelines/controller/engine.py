@@ -27,8 +27,8 @@ class RunEnd:
     """How a run ended.
 
     Attributes:
-        outcome: `published`; `refused`: the candidate failed the gate; `bad_input`: the same run would fail
-            again; `failed`: it may pass.
+        outcome: `published`; `refused`: the candidate failed the gate; `bad_input`: the same run
+            would fail again; `failed`: it may pass.
         reason: one line; empty after a success.
     """
 

@@ -139,4 +139,6 @@ def _judged(place: Path, code: int) -> RunEnd:
     result = result_of(verdict, release, str(printed.get("report") or place))
     if code == EXIT_OK:
         return RunEnd("published", result=result)
-    return RunEnd("refused", f"the candidate failed the gate: {'; '.join(result.failed_checks)}", result)
+    return RunEnd(
+        "refused", f"the candidate failed the gate: {'; '.join(result.failed_checks)}", result
+    )

@@ -8,7 +8,7 @@ from components.step import step
 from lrf_core import telemetry
 from lrf_core.errors import DataError
 from lrf_core.spec import Spec
-from lrf_core.telemetry import jobs
+from lrf_core.telemetry import recording
 
 SPEC = Spec(model="model.keras", data="data.npz").model_dump_json()
 
@@ -28,7 +28,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, str], dict[s
         ]
         pushes.append((grouping, failures[0] if failures else {}))
 
-    monkeypatch.setattr(jobs, "push", push)
+    monkeypatch.setattr(recording, "push", push)
     return pushes
 
 

@@ -9,7 +9,7 @@ from tiny import tiny_arrays, tiny_cnn
 
 from lrf_core.errors import ExportError
 from lrf_core.export import LitertModel, litert
-from lrf_core.export.flatbuffer import _operations
+from lrf_core.export.runtime import _operations
 
 
 def test_a_model_that_no_litert_file_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

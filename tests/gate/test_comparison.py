@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from lrf_core.gate.calibration_error import as_probabilities, expected_calibration_error
-from lrf_core.gate.classes import OTHERS, class_changes, class_warnings, confusion
+from lrf_core.gate.classes import (
+    OTHERS,
+    as_probabilities,
+    class_changes,
+    class_warnings,
+    confusion,
+    expected_calibration_error,
+)
 from lrf_core.gate.comparison import Comparison, compare
 from lrf_core.gate.interval import score_interval
 from lrf_core.gate.metric import accuracy_metric

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lrf_core.methods import tt_matrix
-from lrf_core.methods.factor_shapes import balanced_factors
 from lrf_core.methods.moments import SecondMoment
 from lrf_core.methods.t3f import leading_cores, square_root, tt_svd
 from lrf_core.methods.tt_fit import leading_directions, principal_rows
 from lrf_core.methods.tt_matrix import (
     Modes,
+    balanced_factors,
     between,
     expanded,
     left_part,

@@ -18,8 +18,7 @@ from keras.src.ops.operation import Operation
 from lrf_core.errors import ModelError
 from lrf_core.models import allowed
 from lrf_core.models.load import load_model, save_model
-from lrf_core.models.safety import checked_compiled, checked_model
-from lrf_core.models.size import without_memory
+from lrf_core.models.safety import checked_compiled, checked_model, without_memory
 
 layers = keras.layers
 PLACES = {

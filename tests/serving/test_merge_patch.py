@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kserve_api import _merged
 
-from lrf_core.serving.merge_patch import merge_patch, patched
+from lrf_core.serving.plan import merge_patch, patched
 
 values = st.recursive(
     st.booleans() | st.integers(0, 3) | st.text("ab", max_size=2),

@@ -8,7 +8,7 @@ import pytest
 from lrf_core.data import Split
 from lrf_core.training.augment import flip
 from lrf_core.training.batches import Batches
-from lrf_core.training.workers import Workers
+from lrf_core.training.distribute import Workers
 
 COUNT, SIZE = 103, 10
 
