@@ -3,7 +3,7 @@
 Layers of many shapes with random weights and inputs are scored by every method that applies, one
 at a time, with one BLAS thread; CPU seconds are counted, so that a busy machine does not matter
 much. For each method `seconds = k * n**a * c**b`, `n` rows and `c` output channels of the kernel,
-is fitted to the logarithms: what `_SECONDS` in lrf_core/exploration/shards.py holds. `predicted_s`
+is fitted to the logarithms: the `exploring_cost` of each method in lrf_core/methods. `predicted_s`
 is what stands there now; rows in yellow are off by more than a factor of 2.
 
 Run: python -m benchmarks.exploring_cost

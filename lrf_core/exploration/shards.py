@@ -7,20 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lrf_core import methods
 from lrf_core.artifacts import LayerRecord
 from lrf_core.errors import SpecError
-
-# `(k, a, b)`: a method takes `k * n**a * c**b` CPU seconds for a kernel of `n` rows and `c` output
-# channels. Fitted by `python -m benchmarks.exploring_cost` to layers from 144 x 16 to 2304 x 256
-# (dense: 2048 x 1000), within a factor of 2; CP is most of it wherever it applies.
-_SECONDS = {
-    "tucker": (1.1e-4, 1.22, 0.13),
-    "cp": (7.1e-5, 1.49, 0.37),
-    "tensor_train": (5.9e-5, 1.28, 0.28),
-    "svd": (4.4e-7, 0.57, 1.72),
-    "qr": (9.2e-8, 0.56, 1.95),
-    "t3f": (8.6e-4, 0.84, 0.40),
-}
 
 _WRITTEN = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
 
@@ -87,5 +76,5 @@ def exploring_seconds(record: LayerRecord) -> float:
     """About how long one core takes to score a layer by all its methods."""
     outputs = record.kernel_shape[-1]
     rows = math.prod(record.kernel_shape[:-1])
-    laws = (_SECONDS.get(method, _SECONDS["tucker"]) for method in record.methods)
+    laws = (methods.get(method).exploring_cost for method in record.methods)
     return float(sum(k * rows**a * outputs**b for k, a, b in laws))

@@ -21,6 +21,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
+from lrf_core import methods
 from lrf_core.console.progress import track
 from lrf_core.errors import GoalError
 from lrf_core.exploration.resources import Indices, Options, Vector
@@ -135,7 +136,7 @@ def vbmf(options: Options, ranks_of: Callable[[str], Ranks]) -> Indices:
     """
     offered: dict[int, list[tuple[int, Ranks]]] = {}
     for row, candidate in enumerate(options.candidates):
-        if candidate and candidate.method in ("tucker", "svd"):
+        if candidate and methods.get(candidate.method).has_vbmf_ranks:
             offered.setdefault(int(options.owner[row]), []).append((row, candidate.ranks))
     if not offered:
         raise GoalError(

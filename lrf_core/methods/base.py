@@ -213,11 +213,18 @@ class Method:
         name: as users write it.
         forms: the ways to lay it out for a geometry; none where the method does not apply.
         version: raised when the arithmetic changes, so that cached scores are not reused.
+        exploring_cost: `(k, a, b)`: scoring a kernel of `n` rows and `c` output channels takes
+            about `k * n**a * c**b` seconds of a core; layers are divided among shards by it.
+            `benchmarks/exploring_cost.py` fits it, within a factor of 2.
+        has_vbmf_ranks: whether the policy vbmf can choose among its candidates: each of its ranks
+            is one that variational Bayes estimates for a mode of the kernel.
     """
 
     name: str
     forms: Callable[[Geometry], Sequence[Form]]
     version: int = 1
+    exploring_cost: tuple[float, float, float] = (1.1e-4, 1.22, 0.13)
+    has_vbmf_ranks: bool = False
 
     def form(self, geometry: Geometry, name: str = "") -> Form:
         """The form of this name. Raises SpecError when the geometry has none."""

@@ -373,4 +373,4 @@ def _forms(geometry: Geometry) -> list[Form]:
     return forms
 
 
-METHOD = Method(CpForm.method, _forms, version=2)
+METHOD = Method(CpForm.method, _forms, version=2, exploring_cost=(7.1e-5, 1.49, 0.37))

@@ -360,4 +360,4 @@ def _forms(geometry: Geometry) -> list[Form]:
     return [T3fForm(geometry, modes) for modes in shapes(geometry)]
 
 
-METHOD = Method(T3fForm.method, _forms)
+METHOD = Method(T3fForm.method, _forms, exploring_cost=(8.6e-4, 0.84, 0.40))

@@ -37,4 +37,4 @@ def _forms(geometry: Geometry) -> list[Form]:
     return [BottleneckChain(geometry, METHOD.name, groups, ladder, encoded_only=wide)]
 
 
-METHOD = Method("tensor_train", _forms)
+METHOD = Method("tensor_train", _forms, exploring_cost=(5.9e-5, 1.28, 0.28))

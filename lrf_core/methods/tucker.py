@@ -26,4 +26,4 @@ def _forms(geometry: Geometry) -> list[Form]:
     )
 
 
-METHOD = Method("tucker", _forms)
+METHOD = Method("tucker", _forms, exploring_cost=(1.1e-4, 1.22, 0.13), has_vbmf_ranks=True)

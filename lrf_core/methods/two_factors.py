@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
@@ -44,14 +45,19 @@ _MANY_OUTPUTS = 2048
 Decomposition = Callable[[Matrix, int], tuple[Matrix, Matrix]]
 
 
-def two_factor_method(name: str, decomposition: Decomposition) -> Method:
-    """The method of this name, for every layer that one matrix describes."""
+def two_factor_method(name: str, decomposition: Decomposition, **attributes: Any) -> Method:
+    """The method of this name, for every layer that one matrix describes.
+
+    Args:
+        decomposition: see `Decomposition`.
+        attributes: of the `Method`.
+    """
 
     def forms(geometry: Geometry) -> list[Form]:
         applies = geometry.window == 1 and min(geometry.inputs, geometry.outputs) > 1
         return [TwoFactorForm(geometry, name, decomposition)] if applies else []
 
-    return Method(name, forms)
+    return Method(name, forms, **attributes)
 
 
 class TwoFactorForm(Form):
