@@ -73,7 +73,8 @@ EXECUTES = (
 )
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod")
 # Which the ceilings are compared with.
-MACHINE = ("/proc/meminfo", "/sys/fs/cgroup/")
+# What the interpreter reads of the machine and of its own packages (their versions).
+MACHINE = ("/proc/meminfo", "/sys/fs/cgroup/", sys.prefix, sys.base_prefix)
 EXPECTED = Expected(
     (ExpectedInput("image", (SIDE, SIDE, 3), text=False),), keras.Input((SIDE, SIDE, 3)), CLASSES
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,13 +61,31 @@ def find_garbage(store: Store, older_than: timedelta = GRACE) -> Garbage:
 
 
 def collect(store: Store, older_than: timedelta = GRACE) -> Garbage:
-    """Remove what `find_garbage` finds; returns what was removed. Raises as that does."""
+    """Remove what `find_garbage` finds; returns what was removed. Raises as that does.
+
+    Ages are also measured by the clock of the store, and the younger age counts: a clock that is
+    ahead on this machine makes nothing old.
+    """
     found = find_garbage(store, older_than)
-    before = datetime.now(UTC) - older_than
+    if not found.keys:
+        return found
+    before = _earlier_now(store) - older_than
     removed = [key for key in found.keys if _is_old(store, key, before)]
     for key in removed:
         store.delete(key)
     return Garbage(tuple(removed), found.size)
+
+
+def _earlier_now(store: Store) -> datetime:
+    """The time by the clock of this machine or by that of the store, whichever is earlier."""
+    key = f"clock-{uuid.uuid4()}"
+    store.put(key, b"")
+    try:
+        probe = store.stat(key)
+    finally:
+        store.delete(key)
+    now = datetime.now(UTC)
+    return min(now, probe.modified) if probe and probe.modified else now
 
 
 @dataclass

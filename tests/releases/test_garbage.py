@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from datetime import timedelta
@@ -14,6 +15,7 @@ from lrf_core.errors import ArtifactError
 from lrf_core.releases import verify_version
 from lrf_core.releases.collect import collect, find_garbage
 from lrf_core.storage import LocalStore
+from lrf_core.storage.base import ObjectInfo
 
 HOUR = timedelta(hours=1)
 
@@ -69,6 +71,32 @@ def test_old_leftovers_are_garbage_and_releases_are_not(store: LocalStore, tmp_p
     assert all(released.version in key or key == "tiny/index.json" for key in left)
     assert len(list(store.list("blobs/"))) == 4  # three files and the manifest
     assert find_garbage(store).keys == ()
+
+
+class SlowClock(LocalStore):
+    """A store whose clock is two days behind that of this machine."""
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        found = super().stat(key)
+        if found is None or found.modified is None:
+            return found
+        return dataclasses.replace(found, modified=found.modified - timedelta(days=2))
+
+
+def test_a_clock_that_is_ahead_makes_nothing_garbage(store: LocalStore) -> None:
+    behind = SlowClock(store.root)
+    before = set(store.list())
+    assert find_garbage(behind).keys  # by the clock of this machine
+    assert collect(behind).keys == ()
+    assert set(store.list()) == before
+    age(store, 25)
+    assert collect(behind).keys
+    assert not list(store.list("clock-"))
+
+
+def test_a_clock_that_is_behind_makes_nothing_garbage(store: LocalStore) -> None:
+    age(store, -48)
+    assert collect(store).keys == ()
 
 
 def test_what_somebody_is_at_is_kept_with_its_old_blobs(store: LocalStore, tmp_path: Path) -> None:
