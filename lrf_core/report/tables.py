@@ -11,15 +11,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lrf_core.artifacts import Analysis, Check, FinetuneRecord, Plan, Release, Verdict
-from lrf_core.exploration.frontier import FrontierPoint
-from lrf_core.exploration.resources import QUANTITIES
 from lrf_core.redaction import shown
-from lrf_core.releases import CatalogEntry, CatalogLine
 from lrf_core.report import text
 from lrf_core.report.plans import PlanRow
 
 if TYPE_CHECKING:
+    from lrf_core.exploration.frontier import FrontierPoint
     from lrf_core.latency import LatencyTable
+    from lrf_core.releases import CatalogEntry, CatalogLine
 _LOSSES = frozenset({"sensitivity", "error"})
 
 
@@ -134,6 +133,8 @@ def frontier_table(
     model: str, against: str, minimize: str, points: Sequence[FrontierPoint]
 ) -> Table:
     """The best plan at every size: what it keeps of one cost, all totals, layers replaced."""
+    from lrf_core.exploration.resources import QUANTITIES
+
     shown = [
         name for name in QUANTITIES if name in points[0].totals and name not in _LOSSES - {minimize}
     ]
