@@ -177,8 +177,8 @@ def test_a_run_that_was_killed_goes_on_with_the_plan_that_was_not_finished(
     code, _, err = lrf("compress", settings, "--plans", 2)
     assert code == 0, err
     assert made([*first, *second]) == kept
-    assert "finetune of plan 0: kept from the earlier run" in caplog.messages
-    assert "finetune of plan 1: kept from the earlier run" not in caplog.messages
+    assert "finetune of plan 0: loaded from the earlier run" in caplog.messages
+    assert "finetune of plan 1: loaded from the earlier run" not in caplog.messages
     assert_shown(outputs, Plan.load(outputs.plan).number)
 
 
