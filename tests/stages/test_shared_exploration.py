@@ -71,7 +71,7 @@ def same(one: DesignSpace, other: DesignSpace) -> bool:
     return one.model_dump(exclude={"lineage"}) == other.model_dump(exclude={"lineage"})
 
 
-@pytest.mark.parametrize("which", ["tiny", "mobile"])
+@pytest.mark.parametrize("which", ["tiny", pytest.param("mobile", marks=pytest.mark.slow)])
 def test_any_number_of_shards_makes_the_same_whole(
     which: str, request: pytest.FixtureRequest
 ) -> None:
