@@ -6,17 +6,14 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError
 from lrf_core.models.allowed import LOSS, METRIC
-from lrf_core.models.formats import compile_config, model_at
 from lrf_core.models.safety import checked_compiled
 
 _logger = logging.getLogger("lrf")
@@ -96,26 +93,28 @@ def compiled_of(model: keras.Model) -> Compiled:
     return _compiled(model.loss, metrics)
 
 
-def compiled_in(source: str | Path) -> Compiled:
-    """What the model in a `.keras` or `.h5` file was compiled with; nothing where that is unknown.
+def compile_as(model: keras.Model, config: Mapping[str, Any] | None, source: str) -> None:
+    """Compile a model with the loss and the metrics of a compile config, which may be hostile.
 
     Args:
-        source: as `load_model` takes it.
+        model: with one output; others are left as they are.
+        config: as a model file holds it; nothing happens without one, or without a loss in it.
+        source: of the model, for messages.
 
     Only losses and metrics that `allowed.LOSS` and `allowed.METRIC` list, or that are registered in
-    this process, are made; others are named in a warning.
+    this process, are made; a warning names others, and the model is not compiled then.
     """
-    path = model_at(str(source))
-    path = path / MODEL_FILE if path.is_dir() else path
-    config = compile_config(path) or {}
-    if config.get("loss") is None:
-        return Compiled()
+    if not config or config.get("loss") is None:
+        return
     try:
-        return _made(config, str(source))
+        loss, metrics = _checked(config, source)
+        if _are_several(loss):
+            _logger.warning("%s was compiled with several losses; cross-entropy is used", source)
+        else:
+            model.compile(loss=loss, metrics=list(map(keras.metrics.get, metrics)))
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:200]
         _logger.warning("%s: its own loss is not used, cross-entropy is: %s", source, reason)
-        return Compiled()
 
 
 def compiled_from(config: Mapping[str, Any] | None) -> Compiled:
@@ -127,7 +126,7 @@ def compiled_from(config: Mapping[str, Any] | None) -> Compiled:
     if config is None:
         return Compiled()
     try:
-        return _made(config, "the model in memory")
+        return _compiled(*_checked(config, "the model in memory"))
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
@@ -145,28 +144,37 @@ def _as_json(part: Any, module: Any) -> Any:
 
 
 def _compiled(loss: Any, metrics: Any) -> Compiled:
-    if isinstance(loss, (Mapping, Sequence)) and not isinstance(loss, str):
+    if _are_several(loss):
         _logger.warning("the model was compiled with several losses; cross-entropy is used")
         return Compiled()
     made = keras.losses.get(loss)
     if isinstance(made, keras.losses.Loss):
         made = copy.copy(made)
         made.reduction = None  # sample by sample
-    listed = metrics if isinstance(metrics, (list, tuple)) else ()
-    # Keras nests the list of a model with one output.
-    flat = [m for metric in listed for m in (metric if isinstance(metric, list) else [metric])]
     return Compiled(
-        made, tuple(keras.metrics.get(m) if isinstance(m, Mapping) else m for m in flat)
+        made,
+        tuple(keras.metrics.get(m) if isinstance(m, Mapping) else m for m in _flat(metrics)),
     )
 
 
-def _made(config: Mapping[str, Any], where: str) -> Compiled:
-    """The loss and metrics of a compile config. Raises what `checked_compiled` and Keras raise."""
-    loss, metrics = config.get("loss"), config.get("metrics")
-    if isinstance(loss, list) or (isinstance(loss, Mapping) and "class_name" not in loss):
-        return _compiled(loss, metrics)
-    listed = metrics if isinstance(metrics, list) else []
-    # Keras nests the list of a model with one output.
-    flat = [m for metric in listed for m in (metric if isinstance(metric, list) else [metric])]
-    checked = [checked_compiled(metric, METRIC, where) for metric in flat]
-    return _compiled(keras.losses.get(checked_compiled(loss, LOSS, where)), checked)
+def _are_several(loss: Any) -> bool:
+    if isinstance(loss, Mapping):
+        return "class_name" not in loss
+    return isinstance(loss, Sequence) and not isinstance(loss, str)
+
+
+def _flat(metrics: Any) -> list[Any]:
+    """Keras nests the list of a model with one output."""
+    listed = metrics if isinstance(metrics, (list, tuple)) else ()
+    return [m for metric in listed for m in (metric if isinstance(metric, list) else [metric])]
+
+
+def _checked(config: Mapping[str, Any], where: str) -> tuple[Any, list[Any]]:
+    """The loss, made, and the metrics, by name or config, of a compile config.
+
+    Raises what `checked_compiled` and Keras raise.
+    """
+    if _are_several(config.get("loss")):
+        return config["loss"], []
+    metrics = [checked_compiled(each, METRIC, where) for each in _flat(config.get("metrics"))]
+    return keras.losses.get(checked_compiled(config.get("loss"), LOSS, where)), metrics

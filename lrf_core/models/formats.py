@@ -30,8 +30,8 @@ def _nothing() -> None:
 
 def read_model(
     source: Path, weights: Path | None = None, once_copied: Callable[[], object] = _nothing
-) -> keras.Model:
-    """Read a model, not compiled. Nothing that could run code is loaded.
+) -> tuple[keras.Model, dict[str, Any] | None]:
+    """Read a model and the config that it was compiled with; load nothing that could run code.
 
     Args:
         source: a `.keras` file or a folder with `model.keras`, an `.h5` file of a whole model, or
@@ -39,6 +39,10 @@ def read_model(
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed for a `.json` file only.
         once_copied: called when copies of the files are checked and nothing is written any more,
             before Keras makes anything of them.
+
+    Returns:
+        The model, not compiled, and its compile config, which nothing has checked; None if the
+        file holds none.
 
     Raises:
         ModelError: no such file, not of a known format, damaged, unsafe or unknown layers, more
@@ -51,7 +55,7 @@ def read_model(
         with scratch_folder("model") as scratch:
             for folder in (_MODEL, _WEIGHTS):
                 (scratch / folder).mkdir()
-            return _read(path, weights, scratch, once_copied)
+            return _read(path, weights, scratch, once_copied), _compile_config(path)
     except LrfError:
         raise
     except Exception as error:  # noqa: BLE001 - Keras raises many types for a bad file
@@ -141,11 +145,7 @@ def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | Non
     raise ModelError(f"{path} is no Keras model file; give {KNOWN}")
 
 
-def compile_config(path: Path) -> dict[str, Any] | None:
-    """How the model in a `.keras` or `.h5` file was compiled, as the file says it.
-
-    None where it says nothing, or the file cannot be read: `read_model` says why.
-    """
+def _compile_config(path: Path) -> dict[str, Any] | None:
     try:
         if path.suffix == ".keras" and zipfile.is_zipfile(path):
             config = _object(unpack.keras_texts(path)[0], path, "config").get("compile_config")

@@ -13,6 +13,7 @@ import numpy as np
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import ModelError
 from lrf_core.files.atomic import write_atomically_with
+from lrf_core.models.compiled import compile_as
 from lrf_core.models.formats import model_at, read_model, weights_at
 from lrf_core.models.rebuild import carry_state
 from lrf_core.models.sandboxed import read_in_sandbox
@@ -38,7 +39,9 @@ def load_model(
             there are any, the files are read here, and a warning says so.
 
     Returns:
-        A built Functional or Sequential model, not compiled. Of a subclassed model whose class is
+        A built Functional or Sequential model, compiled with the loss and the metrics of the file
+        if those are of Keras or registered in this process, and not at all otherwise, with a
+        warning; never with the optimizer of the file. Of a subclassed model whose class is
         registered in this process, the functional model that its call amounts to.
 
     Raises:
@@ -52,8 +55,10 @@ def load_model(
     loaded = None if weights is None else weights_at(str(weights))
     with named(str(source), file), named(str(weights), loaded):
         read = read_in_sandbox if _is_to_sandbox(source, sandbox) else read_model
-        model = to_functional(read(file, loaded))
+        given, compiled = read(file, loaded)
+        model = to_functional(given)
     check_model(model, str(source))
+    compile_as(model, compiled, str(source))
     return model
 
 

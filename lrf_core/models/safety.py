@@ -47,7 +47,8 @@ _OBJECTS = {
 }
 _MAX_LAYERS, _DEFAULT_LAYERS = "LRF_MAX_LAYERS", 10_000
 # TensorFlow opens a scope of the name of a layer, and of a model at the top.
-_SCOPE, _TOP_SCOPE = re.compile(r"[\w.>-]*", re.ASCII), re.compile(r"([A-Za-z0-9.][\w.>-]*)?", re.A)
+LAYER_NAME = re.compile(r"[\w.>-]*", re.ASCII)
+_TOP_NAME = re.compile(r"([A-Za-z0-9.][\w.>-]*)?", re.ASCII)
 
 
 def checked_model(config: Any, where: str) -> Part:
@@ -101,7 +102,7 @@ class _Reader(PlainReader):
         part = self._part(config, "model")
         if part["class_name"] not in allowed.MODELS and self._key_of_user(part) is None:
             self._refuse(part, "model")
-        self._check_name(part["config"].get("name"), "model", _TOP_SCOPE)
+        self._check_name(part["config"].get("name"), "model", _TOP_NAME)
         return self._layer(part)
 
     def named(self, value: Any, place: Place) -> Any:
@@ -181,7 +182,7 @@ class _Reader(PlainReader):
         if kind in allowed.OPERATIONS.get(module, ()):
             return copy_of(part, module, self._settings(part["config"]))
         if kind != "InputLayer":
-            self._check_name(part["config"].get("name"), "layer", _SCOPE)
+            self._check_name(part["config"].get("name"), "layer", LAYER_NAME)
         if kind in allowed.MODELS and module.partition(".")[0] == "keras":
             copy = copy_of(part, _MODEL_MODULES[kind], self._graph(part["config"]))
         elif kind in allowed.LAYERS and f"{module}.".startswith(_LAYER_MODULES):

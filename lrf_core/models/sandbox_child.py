@@ -55,14 +55,14 @@ def main(request: dict[str, Any]) -> None:
     walls = [wall for wall, holds in ((FILES, files), (CALLS, calls)) if holds]
     weights = request["weights"]
     try:
-        model = formats.read_model(
+        model, compiled = formats.read_model(
             Path(request["source"]),
             None if weights is None else Path(weights),
             # Without Landlock no file may be written: which one, no filter can see.
             once_copied=_nothing if files else confine_writing,
         )
         header, contents = carried.described(model)
-        line = json.dumps({"walls": walls, "model": header}).encode()
+        line = json.dumps({"walls": walls, "model": header, "compiled": compiled}).encode()
     except ModelError as error:
         kind = "exhausted" if _is_exhausted(error) else "refused"
         return _write(result, {"walls": walls, kind: str(error)})

@@ -84,7 +84,7 @@ def read_in_sandbox(
     weights: Path | None = None,
     limits: Limits | None = None,
     timeout_s: float | None = None,
-) -> keras.Model:
+) -> tuple[keras.Model, dict[str, Any] | None]:
     """As `read_model`, with the file opened by a process that can do nothing but read it.
 
     This process gets JSON and raw numbers, and none of the file's bytes: it checks the config once
@@ -166,7 +166,9 @@ def _run(request: dict[str, Any], log: int, source: Path, timeout_s: float) -> i
     return process.returncode
 
 
-def _model(result: int, code: int, source: Path, limits: Limits) -> keras.Model:
+def _model(
+    result: int, code: int, source: Path, limits: Limits
+) -> tuple[keras.Model, dict[str, Any] | None]:
     if code < 0:
         raise _refused(source, _ending(-code, limits))
     size = os.fstat(result).st_size
@@ -183,7 +185,9 @@ def _model(result: int, code: int, source: Path, limits: Limits) -> keras.Model:
             left = size - content.tell()
             config = checked_model(found["model"]["config"], str(source))
             check_size(config, left, str(source))
-            return made_from({**found["model"], "config": config}, content, left)
+            model = made_from({**found["model"], "config": config}, content, left)
+            compiled = found.get("compiled")
+            return model, compiled if isinstance(compiled, dict) else None
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 - Keras raises many types

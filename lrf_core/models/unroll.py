@@ -16,6 +16,7 @@ import keras
 
 from lrf_core.errors import ModelError
 from lrf_core.models.rebuild import new_input, set_trainable
+from lrf_core.models.safety import LAYER_NAME
 from lrf_core.models.trace import is_graph
 
 _logger = logging.getLogger("lrf")
@@ -31,15 +32,25 @@ def to_functional(model: keras.Model) -> keras.Model:
     and weights are shared with the model, not copied.
 
     Raises:
-        ModelError: the object is no model, the model was never called, or its code does something
-            that cannot be followed.
+        ModelError: the object is no model, the model was never called, its code does something
+            that cannot be followed, or TensorFlow refuses the name of a layer.
     """
     if not isinstance(model, keras.Model):
         raise ModelError(f"{type(model).__name__} is not a Keras model")
+    _check_names(model)
     if not is_graph(model):
         _check_can_be_followed(model)
         model = _graph_of_call(model)
     return _unrolled(model)
+
+
+def _check_names(model: keras.Model) -> None:
+    for layer in model._flatten_layers(include_self=False):
+        if not LAYER_NAME.fullmatch(layer.name):
+            raise ModelError(
+                f"model '{model.name}': layer {layer.name!r:.80} has a name that TensorFlow "
+                "refuses; use letters, digits, '_', '.' and '-' only"
+            )
 
 
 def _check_can_be_followed(model: keras.Model) -> None:

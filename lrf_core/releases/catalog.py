@@ -19,7 +19,7 @@ from lrf_core.releases.index import (
     change_index,
     read_index,
 )
-from lrf_core.releases.layout import INDEX_FILE, check_alias, is_version, manifest_key
+from lrf_core.releases.layout import check_alias, index_key, is_version, manifest_key
 from lrf_core.releases.parallel import in_parallel
 from lrf_core.storage import MissingObjectError, Store
 
@@ -80,8 +80,7 @@ def list_releases(store: Store, name: str) -> list[CatalogLine]:
 
 def release_names(store: Store) -> list[str]:
     """The names that releases were published under, sorted. Raises StorageError."""
-    parts = [key.split("/") for key in store.list()]
-    return sorted(name for name, *below in parts if below == [INDEX_FILE])
+    return sorted(name for name in store.folders() if store.stat(index_key(name)))
 
 
 def set_alias(store: Store, name: str, alias: str, number: int) -> None:

@@ -27,7 +27,6 @@ from lrf_core.errors import ModelError
 from lrf_core.exploration.merge import merged
 from lrf_core.exploration.shards import Shard
 from lrf_core.latency import measured_first
-from lrf_core.models.compiled import compiled_in
 from lrf_core.models.load import load_model
 from lrf_core.models.unroll import to_functional
 from lrf_core.run.results import write_results
@@ -142,14 +141,13 @@ def prepare(spec: Spec, model: keras.Model, data: Data, space: DesignSpace) -> s
 def finetune(
     spec: Spec, factorized: keras.Model, teacher: keras.Model, data: Data
 ) -> tuple[keras.Model, FinetuneRecord]:
-    """See `lrf_core.finetune`; with the loss and metrics that the spec's model is compiled with."""
+    """See `lrf_core.finetune`; with the loss and metrics that the teacher is compiled with."""
     return stages.finetune(
         factorized,
         teacher,
         data,
         settings=spec.finetune,
         seed=spec.seed,
-        compiled=compiled_in(spec.model),
     )
 
 

@@ -134,6 +134,9 @@ class Store(Protocol):
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """The same with what the listing says of each; no object is read."""
 
+    def folders(self) -> Iterator[str]:
+        """The first parts of all keys that have several, each once, in no particular order."""
+
     def delete(self, key: str) -> None:
         """Remove; a key that does not exist is no error."""
 

@@ -154,6 +154,13 @@ class LocalStore:
                 if key.startswith(prefix) and not _unfinished(name):
                     yield key
 
+    def folders(self) -> Iterator[str]:
+        try:
+            return (path.name for path in list(self.root.iterdir()) if path.is_dir())
+        except OSError as error:
+            _unlistable(error)
+            return iter(())
+
     def delete(self, key: str) -> None:
         """Remove the file, and the folders above it that are empty then."""
         path = self._path(key)

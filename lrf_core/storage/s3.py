@@ -158,17 +158,12 @@ class S3Store:
         return (entry.key for entry in self.entries(prefix))
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
-        start = f"{self.prefix}/" if self.prefix else ""
+        for key, item in self._listed(check_prefix(prefix), recursive=True):
+            if not item.is_dir:
+                yield Entry(key, item.size or 0, str(item.etag or item.last_modified))
 
-        def listed() -> list[Any]:
-            found = self.server.client.list_objects(
-                self.bucket, prefix=start + check_prefix(prefix), recursive=True
-            )
-            return [item for item in found if not item.is_dir]
-
-        for item in self._asked("", listed):
-            key = str(item.object_name).removeprefix(start)
-            yield Entry(key, item.size or 0, str(item.etag or item.last_modified))
+    def folders(self) -> Iterator[str]:
+        return (key.rstrip("/") for key, item in self._listed("", recursive=False) if item.is_dir)
 
     def delete(self, key: str) -> None:
         name = self._name(key)
@@ -190,6 +185,19 @@ class S3Store:
     def url(self, key: str = "") -> str:
         parts = (self.bucket, self.prefix, check_key(key) if key else "")
         return "s3://" + "/".join(part for part in parts if part)
+
+    def _listed(self, prefix: str, *, recursive: bool) -> Iterator[tuple[str, Any]]:
+        """Key and description of objects, and with `recursive=False` of folders instead."""
+        start = f"{self.prefix}/" if self.prefix else ""
+        found = self._asked(
+            "",
+            lambda: list(
+                self.server.client.list_objects(
+                    self.bucket, prefix=start + prefix, recursive=recursive
+                )
+            ),
+        )
+        return ((str(item.object_name).removeprefix(start), item) for item in found)
 
     def _read(self, key: str) -> Stored:
         place = self._place(key)

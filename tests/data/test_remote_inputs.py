@@ -17,7 +17,7 @@ from tiny import Trained, tiny_cnn
 
 from lrf_core.data import open_data
 from lrf_core.errors import DataError, ModelError, StorageError
-from lrf_core.models.compiled import compiled_in
+from lrf_core.models.compiled import compiled_of
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.storage import Store, open_store
 from lrf_core.storage.cache import cache_folder
@@ -64,7 +64,7 @@ def test_a_model_and_its_data_come_from_a_bucket(
     assert model_digest(model) == model_digest(trained.model)
     assert data.digest == known.digest
     assert data.source == f"{address}/tiny.npz"
-    assert compiled_in(f"{address}/tiny.keras").name == compiled_in(trained.model_file).name
+    assert compiled_of(model) == compiled_of(load_model(trained.model_file))
 
 
 def test_a_prefix_may_hold_the_model(bucket: Store, trained: Trained) -> None:

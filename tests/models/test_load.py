@@ -155,7 +155,7 @@ def test_an_h5_file(make: type, tmp_path: Path) -> None:
     model.compile("adam", "mse")
     model.save(tmp_path / "model.h5")
     loaded = load_model(tmp_path / "model.h5")
-    assert getattr(loaded, "optimizer", None) is None
+    assert not loaded.optimizer.built, "the state of Adam was read"
     for before, after in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
 

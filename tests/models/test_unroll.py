@@ -245,3 +245,10 @@ def test_a_model_that_was_never_called_is_refused() -> None:
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError, match="Dense is not a Keras model"):
         to_functional(layers.Dense(3))
+
+
+def test_the_name_of_a_layer_that_tensorflow_refuses_is_named() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="weiß nicht:0")])
+
+    with pytest.raises(ModelError, match="layer 'weiß nicht:0' has a name that TensorFlow refuses"):
+        to_functional(model)

@@ -92,7 +92,10 @@ HOSTILE = {
     "process": ("os.fork()", "tried to start another process"),
     "signal": ("os.kill(os.getppid(), 9)", "tried to send a signal to a process"),
     "file": ("open('/var/attack', 'w')", "tried to change the file '/var/attack'"),
-    "caught": ("try: os.system('id')\n        finally: return {}", "tried to start a program"),
+    "caught": (
+        "try: os.system('id')\n        finally: return {}, None",
+        "tried to start a program",
+    ),
     "memory": ("bytearray(10 << 30)", "needed more than 2.1 GB of memory"),
     "crash": (
         "ctypes.string_at(0)",
@@ -101,16 +104,16 @@ HOSTILE = {
     "end": ("libc.abort()", "(signal 6, Aborted)"),
     "signal_to_itself": ("libc.kill(os.getpid(), 40)", "(signal 40, Real-time signal 6)"),
     "walls": ("os.write(request['result'], b'{\"walls\": 3}\\n'); os._exit(0)", "gave no model"),
-    "nothing": ("return {}", "gave no model"),
+    "nothing": ("return {}, None", "gave no model"),
     "text": ("os.write(request['result'], b'no JSON'); os._exit(0)", "gave no model"),
     "list": ("os.write(request['result'], b'[]\\n'); os._exit(0)", "gave no model"),
     "deep": ("os.write(request['result'], b'[' * 100000 + b'\\n'); os._exit(0)", "gave no model"),
     "code": (
-        "return {'config': {'class_name': 'Lambda', 'module': 'keras.layers', 'config': {}}}",
+        "return {'config': {'class_name': 'Lambda', 'module': 'keras.layers', 'config': {}}}, None",
         "Lambda",
     ),
     "rubbish": (
-        "return {'config': {'class_name': 'Dense', 'module': 'keras.layers', 'config': 3}}",
+        "return {'config': {'class_name': 'Dense', 'module': 'keras.layers', 'config': 3}}, None",
         "a model of class 'Dense'",
     ),
     "words": ("raise ModelError('\\x1b[31mred\\n' + 'x' * 9999)", "\\x1b[31mred xxx"),

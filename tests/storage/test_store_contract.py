@@ -179,6 +179,14 @@ def test_entries_tell_contents_apart_without_reading_them(store: Store) -> None:
     assert after["e/b/c"] == before["e/b/c"]
 
 
+def test_folders_gives_the_first_part_of_each_key_once(store: Store) -> None:
+    assert list(store.folders()) == []
+    for key in ("net/v-1/a", "net/v-1/b/c", "net/index.json", "network/x", "other"):
+        store.put(key, b"x")
+
+    assert sorted(store.folders()) == ["net", "network"]
+
+
 def test_replace_writes_what_nobody_else_has_written_since(store: Store) -> None:
     assert store.read("index.json") is None
     assert store.replace("index.json", b"first", None) is True
