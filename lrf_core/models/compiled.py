@@ -111,7 +111,7 @@ def compile_as(model: keras.Model, config: Mapping[str, Any] | None, source: str
         if _are_several(loss):
             _logger.warning("%s was compiled with several losses; cross-entropy is used", source)
         else:
-            model.compile(loss=loss, metrics=list(map(keras.metrics.get, metrics)))
+            model.compile(loss=loss, metrics=[_made_metric(each) for each in metrics])
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:200]
         _logger.warning("%s: its own loss is not used, cross-entropy is: %s", source, reason)
@@ -153,8 +153,13 @@ def _compiled(loss: Any, metrics: Any) -> Compiled:
         made.reduction = None  # sample by sample
     return Compiled(
         made,
-        tuple(keras.metrics.get(m) if isinstance(m, Mapping) else m for m in _flat(metrics)),
+        tuple(map(_made_metric, _flat(metrics))),
     )
+
+
+def _made_metric(metric: Any) -> Any:
+    """Keras chooses what names such as "accuracy" mean by the shapes of the answers."""
+    return keras.metrics.get(metric) if isinstance(metric, Mapping) else metric
 
 
 def _are_several(loss: Any) -> bool:
