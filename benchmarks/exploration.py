@@ -230,7 +230,8 @@ def naive(
     took, errors = 0.0, []
     for candidate in chosen:
         started = time.perf_counter()
-        replaced = Factorizer(model, records, moments).factorized([candidate])
+        factorizer = Factorizer(model, records, moments)
+        replaced = factorizer.factorized(factorizer.fit([candidate]))
         took += time.perf_counter() - started
         error, ran = output_error(model, replaced, candidate.layer, split)
         took += ran

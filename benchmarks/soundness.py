@@ -178,7 +178,7 @@ def _outcomes_of(
     original, linear = model(samples), _linear(splice(model, {}))(samples)
     while any(queues.values()):
         chosen = {path: queue.pop() for path, queue in queues.items() if queue}
-        rebuilt = factorizer.factorized(list(chosen.values()))
+        rebuilt = factorizer.factorized(factorizer.fit(list(chosen.values())))
         found, found_linear = rebuilt(samples), _linear(rebuilt)(samples)
         for index, each in enumerate(drawn):
             if each.layer.name not in chosen:

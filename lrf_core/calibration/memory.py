@@ -42,6 +42,11 @@ def bytes_of_moments(record: LayerRecord, samples: int) -> int:
     return kept + _bytes_of_second_moment(width, rows) + gradient
 
 
+def bytes_of_arithmetic(record: LayerRecord, samples: int) -> int:
+    """What scoring a layer takes beside its moments."""
+    return _ARITHMETIC * bytes_of_moments(record, samples)
+
+
 def groups_that_fit(
     records: Sequence[LayerRecord], samples: int, memory_bytes: int
 ) -> list[tuple[LayerRecord, ...]]:

@@ -54,7 +54,8 @@ class PairedCalibration:
     Args:
         layers: path to convolution or dense layer of `model`.
         samples: `(samples, *input_shape)`; a list or dict of arrays for several inputs.
-        batch_size: by default as many as have feature maps that fit into memory.
+        batch_size: by default as many as have feature maps that fit.
+        memory_bytes: what they have to fit, see `batch_size_for`.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class PairedCalibration:
         *,
         batch_size: int | None,
         seed: int,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> None:
         self._layers = layers
         self._count = sample_count(samples)
         running = in_float32(model)
-        batch_size = batch_size or _batch_size(running, samples)
+        batch_size = batch_size or _batch_size(running, samples, memory_bytes)
         self._batches = [
             chosen(samples, slice(start, start + batch_size))
             for start in range(0, self._count, batch_size)
@@ -115,9 +117,9 @@ class PairedCalibration:
         return _Target(indices, outputs, count * table.positions / len(positions))
 
 
-def _batch_size(model: keras.Model, samples: Samples) -> int:
+def _batch_size(model: keras.Model, samples: Samples, memory_bytes: int) -> int:
     found = survey(model, {}, chosen(samples, slice(1)))
-    return batch_size_for(found.bytes_per_sample, DEFAULT_MEMORY_BYTES)
+    return batch_size_for(found.bytes_per_sample, memory_bytes)
 
 
 def _inputs_seen(

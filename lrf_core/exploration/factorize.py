@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
+from lrf_core.calibration.memory import DEFAULT_MEMORY_BYTES
 from lrf_core.exploration.parallel import map_side_by_side
 from lrf_core.methods import Form, Moments, Sweep
 from lrf_core.methods.base import Matrix
+from lrf_core.methods.moments import MAX_FULL_WIDTH
 from lrf_core.models.inventory import geometry_of, kernel_matrix
 from lrf_core.models.splice import splice
 from lrf_core.models.trace import walk
 
+# Matrices of the size of a second moment that a decomposition holds, more or less.
+_MATRICES = 4
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The factors of one candidate, and nothing of the decomposition that they are from.
+
+    Attributes:
+        kernel: that the chain amounts to, `(n, c)`, in float32.
+        factors: kernels of the chain's layers, in order.
+        restart: decomposes a kernel near the one fitted, from other moments.
+    """
+
+    kernel: NDArray[np.float32]
+    factors: list[Matrix]
+    restart: Callable[[Matrix, Moments], Sweep]
+
+    @classmethod
+    def of(cls, sweep: Sweep, candidate: Candidate) -> Fitted:
+        """The truncation that is the candidate."""
+        ranks = candidate.ranks
+        kernel = sweep.effective_kernel(ranks).astype(np.float32)
+        return cls(kernel, sweep.factors(ranks), sweep.restart(ranks))
+
 
 class Factorizer:
-    """Factors of any candidate of a model's layers; decompositions are made once and kept.
+    """Factors of any candidate of a model's layers.
 
     Args:
         records: the layers' inventory, by path.
-        moments: of every layer that a candidate may be of.
+        moments: of every layer that a candidate may be of; looked up whenever they are needed.
+        memory_bytes: for decompositions: of those being made, and of those that are kept for other
+            candidates of the same layers.
     """
 
     def __init__(
@@ -33,18 +64,16 @@ class Factorizer:
         model: keras.Model,
         records: Mapping[str, LayerRecord],
         moments: Mapping[str, Moments],
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> None:
         self._model = model
         self._layers = dict(walk(model))
         self.records = records
         self._moments = moments
-        self._sweeps: dict[tuple[str, str, str], Sweep] = {}
-
-    def copy(self) -> Factorizer:
-        """One that has all decompositions made so far; refits of either do not reach the other."""
-        copy = Factorizer(self._model, self.records, self._moments)
-        copy._sweeps = dict(self._sweeps)
-        return copy
+        self._memory = memory_bytes // 2
+        self._sweeps = LRUCache[tuple[str, str, str], Sweep](
+            self._memory, getsizeof=lambda sweep: _bytes_of(sweep.geometry.kernel_shape)
+        )
 
     def moments(self, path: str) -> Moments:
         """What the factors of a layer are fitted to."""
@@ -54,46 +83,51 @@ class Factorizer:
         """The kernel `(n, c)` of a layer as it was."""
         return np.ascontiguousarray(kernel_matrix(self._layers[path]))
 
-    def effective_kernel(self, candidate: Candidate) -> Matrix:
-        """The kernel `(n, c)` that stands for a candidate's chain."""
-        return self.sweep(candidate).effective_kernel(candidate.ranks)
+    def fit(
+        self,
+        candidates: Sequence[Candidate],
+        check: Callable[[Candidate, Sweep], None] | None = None,
+    ) -> dict[Candidate, Fitted]:
+        """The factors of candidates, of one layer each.
 
-    def refit(self, candidate: Candidate, kernel: Matrix, moments: Moments) -> None:
-        """From now on, factorize this kernel by these moments for the candidate's layer."""
-        again = self.sweep(candidate).again(kernel, moments, candidate.ranks)
-        self._sweeps[_key(candidate)] = again
+        Args:
+            check: called with each candidate and its decomposition, in any thread.
 
-    def model_with_kernels(self, candidates: Sequence[Candidate]) -> keras.Model:
-        """A copy of the model, same layers, that answers as the factorized model will."""
-        copy = splice(self._model, {})
-        self.assign_kernels(copy, candidates)
-        return copy
+        Raises:
+            SpecError: ranks that do not fit; and what `check` raises.
+        """
 
-    def assign_kernels(self, copy: keras.Model, candidates: Sequence[Candidate]) -> None:
+        def fitted(candidate: Candidate) -> Fitted:
+            sweep = self.sweep(candidate)
+            if check:
+                check(candidate, sweep)
+            return Fitted.of(sweep, candidate)
+
+        sizes = [_bytes_of(self.records[each.layer].kernel_shape) for each in candidates]
+        found = map_side_by_side(
+            fitted, candidates, "Fitting factors", sizes=sizes, most=self._memory
+        )
+        return dict(zip(candidates, found, strict=True))
+
+    def assign_kernels(self, copy: keras.Model, fitted: Mapping[Candidate, Fitted]) -> None:
         """Let a copy of the model, same layers, answer as the factorized model will.
 
         Layers without a candidate get their own kernel back.
         """
-        kernels = map_side_by_side(self.effective_kernel, candidates, "Fitting factors")
-        replaced = dict(zip((c.layer for c in candidates), kernels, strict=True))
+        replaced = {candidate.layer: each.kernel for candidate, each in fitted.items()}
         layers = dict(walk(copy))
         for path in self._moments:
             kernel = replaced.get(path, self._layers[path].kernel)
             layers[path].kernel.assign(keras.ops.reshape(kernel, layers[path].kernel.shape))
 
-    def factorized(self, candidates: Sequence[Candidate]) -> keras.Model:
+    def factorized(self, fitted: Mapping[Candidate, Fitted]) -> keras.Model:
         """The model with each candidate's chain in place of its layer."""
-
-        def factors_of(candidate: Candidate) -> list[Matrix]:
-            return self.sweep(candidate).factors(candidate.ranks)
-
-        chains = {c.layer: self.form(c).chain(self._layers[c.layer], c.ranks) for c in candidates}
+        chains = {c.layer: self.form(c).chain(self._layers[c.layer], c.ranks) for c in fitted}
         spliced = splice(self._model, chains)
-        fitted = map_side_by_side(factors_of, candidates, "Fitting factors")
-        for candidate, factors in zip(candidates, fitted, strict=True):
+        for candidate, each in fitted.items():
             chain, layer = chains[candidate.layer], self._layers[candidate.layer]
             links = [link for link in chain if link.weights]
-            for link, factor in zip(links, factors, strict=True):
+            for link, factor in zip(links, each.factors, strict=True):
                 link.kernel.assign(factor.reshape(link.kernel.shape))
             if layer.use_bias:
                 links[-1].bias.assign(_padded(layer.bias, links[-1].bias.shape))
@@ -101,13 +135,15 @@ class Factorizer:
 
     def sweep(self, candidate: Candidate) -> Sweep:
         """The decomposition that a candidate is a truncation of. Raises SpecError."""
-        key = _key(candidate)
-        if key not in self._sweeps:
+        key = candidate.layer, candidate.method, candidate.form
+        found = self._sweeps.get(key)
+        if found is None:
             form = self.form(candidate)
             form.check_ranks(candidate.ranks)
-            path = candidate.layer
-            self._sweeps[key] = form.sweep(self.kernel(path), self._moments[path])
-        return self._sweeps[key]
+            found = form.sweep(self.kernel(candidate.layer), self._moments[candidate.layer])
+            if _bytes_of(found.geometry.kernel_shape) <= self._sweeps.maxsize:
+                self._sweeps[key] = found
+        return found
 
     def form(self, candidate: Candidate) -> Form:
         """How a candidate's chain is laid out. Raises SpecError."""
@@ -115,8 +151,10 @@ class Factorizer:
         return methods.get(candidate.method).form(geometry, candidate.form)
 
 
-def _key(candidate: Candidate) -> tuple[str, str, str]:
-    return candidate.layer, candidate.method, candidate.form
+def _bytes_of(kernel_shape: Sequence[int]) -> int:
+    """What decomposing a kernel holds."""
+    width = min(math.prod(kernel_shape[:-1]), MAX_FULL_WIDTH)
+    return 8 * (_MATRICES * width**2 + 2 * math.prod(kernel_shape))
 
 
 def _padded(bias: Any, shape: tuple[int, ...]) -> NDArray[Any]:

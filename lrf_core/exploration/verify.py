@@ -16,8 +16,8 @@ from lrf_core.artifacts import Candidate, DesignSpace
 from lrf_core.errors import ArtifactError, SpecError
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.feature_map import FeatureMap, feature_maps
-from lrf_core.exploration.parallel import map_side_by_side
 from lrf_core.exploration.score import Judge
+from lrf_core.methods import Sweep
 from lrf_core.models.trace import walk
 
 # As shares of the score, and of the score of a layer that answers nothing. Another processor rounds
@@ -27,7 +27,7 @@ _RELATIVE, _ABSOLUTE = 0.3, 1e-3
 
 
 class Scores:
-    """Checks candidates of a design space, each once.
+    """Checks candidates of a design space.
 
     Args:
         factorizer: of all layers that a candidate may be of; its moments are those of `space`.
@@ -39,28 +39,30 @@ class Scores:
         self._maps: Mapping[str, FeatureMap] = feature_maps(model, self._layers)
         self._factorizer = factorizer
         self._similarity = similarity
-        self._checked: set[Candidate] = set()
 
-    def check(self, candidates: Sequence[Candidate]) -> None:
-        """Raise ArtifactError unless the candidates are what they are said to be."""
-        new = [candidate for candidate in candidates if candidate not in self._checked]
-        map_side_by_side(self._check, new, "Checking scores")
-        self._checked.update(new)
+    def check_costs(self, candidates: Sequence[Candidate]) -> None:
+        """Raise ArtifactError unless ranks and costs of candidates are what they are said to be."""
+        for candidate in candidates:
+            try:
+                form = self._factorizer.form(candidate)
+                form.check_ranks(candidate.ranks)
+            except SpecError as error:
+                raise ArtifactError(f"{_where(candidate)}: {error}; {_ADVICE}") from None
+            cost = form.cost(candidate.ranks)
+            _compare(candidate, "parameters", candidate.cost.params, cost.params)
+            _compare(candidate, "multiply-adds", candidate.cost.macs, cost.macs)
 
-    def _check(self, candidate: Candidate) -> None:
-        try:
-            form = self._factorizer.form(candidate)
-            form.check_ranks(candidate.ranks)
-        except SpecError as error:
-            raise ArtifactError(f"{_where(candidate)}: {error}; {_ADVICE}") from None
-        cost = form.cost(candidate.ranks)
-        _compare(candidate, "parameters", candidate.cost.params, cost.params)
-        _compare(candidate, "multiply-adds", candidate.cost.macs, cost.macs)
+    def check(self, candidate: Candidate, sweep: Sweep) -> None:
+        """Raise ArtifactError unless the scores of a candidate are what they are said to be.
+
+        Args:
+            sweep: the decomposition that the candidate is a truncation of.
+        """
         path = candidate.layer
-        moments = self._factorizer.moments(path)
         record = self._factorizer.records[path]
-        judge = Judge.of(record, self._layers[path], moments, self._similarity, self._maps[path])
-        sweep = self._factorizer.sweep(candidate)
+        judge = Judge.of(
+            record, self._layers[path], sweep.moments, self._similarity, self._maps[path]
+        )
         output_error, sensitivity = judge.errors(sweep, candidate.ranks)
         similarity = judge.similarity(sweep.outputs(candidate.ranks)[:: judge.every])
         _compare(candidate, "error", candidate.error, output_error, 1.0)

@@ -145,12 +145,13 @@ class Sweep(ABC):
         """What a reader should know about these factors; mostly nothing."""
         return ""
 
-    def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> Sweep:
-        """The same decomposition of a kernel near this one, good at these ranks.
+    @abstractmethod
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
+        """Makes the same decomposition of a kernel near this one, good at these ranks.
 
-        Iterative methods start from the factors they have.
+        Iterative methods start from the factors they have. What is returned must hold nothing of
+        this object but those: it may outlive it by far.
         """
-        return type(self)(self.geometry, kernel, moments)
 
 
 class Form(ABC):

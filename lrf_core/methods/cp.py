@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import keras
 import numpy as np
@@ -50,7 +51,6 @@ from lrf_core.methods.base import (
     rank_grid,
 )
 from lrf_core.methods.cp_chain import depthwise, depthwise_3d
-from lrf_core.methods.kept import Kept
 
 # Ranks that build on each other: in steps of this share of the highest, and wider ones from where
 # a step is less than this growth. High ranks take the longest and gain the least.
@@ -186,10 +186,10 @@ class CpSweep(Sweep):
         self._second = moments.regularized()
         self._kernel = kernel @ self._output_weight
         self._target = self._second.times(self._kernel)
-        self._fits: Kept[int, _Fit] = Kept()
+        self._fits: dict[int, _Fit] = {}
 
-    def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> CpSweep:
-        return CpSweep(self._form, kernel, moments, self._fit(ranks[0]).components)
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
+        return partial(CpSweep, self._form, start=self._fit(ranks[0]).components)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         components = self._fit(ranks[0]).components
@@ -228,7 +228,9 @@ class CpSweep(Sweep):
         return np.asarray(scipy.linalg.solve_triangular(self._output_weight.T, components.outer))
 
     def _fit(self, rank: int) -> _Fit:
-        return self._fits.of(rank, self._made)
+        if rank not in self._fits:
+            self._fits[rank] = self._made(rank)
+        return self._fits[rank]
 
     def _made(self, rank: int) -> _Fit:
         if rank >= self._form.full_ranks[0]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import itertools
 import math
 import string
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -34,7 +34,6 @@ from lrf_core.methods.base import (
     Sweep,
     carried_over,
 )
-from lrf_core.methods.kept import Kept
 from lrf_core.methods.moments import is_root
 from lrf_core.methods.tt_fit import PRINCIPAL_ROWS, Target, leading_directions, swept
 from lrf_core.methods.tt_matrix import (
@@ -200,11 +199,11 @@ class T3fSweep(Sweep):
         super().__init__(form.geometry, kernel, moments)
         self._form = form
         self._start = start
-        self._all_cores: Kept[Ranks, Cores] = Kept()
-        self._fits: Kept[Ranks, Cores] = Kept()
+        self._all_cores: dict[Ranks, Cores] = {}
+        self._fits: dict[Ranks, Cores] = {}
 
-    def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> T3fSweep:
-        return T3fSweep(self._form, kernel, moments, self._cores(ranks))
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
+        return partial(T3fSweep, self._form, start=self._cores(ranks))
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         inputs, outputs = self.kernel.shape
@@ -249,10 +248,14 @@ class T3fSweep(Sweep):
         return rows, rows @ self.kernel
 
     def _cores(self, ranks: Ranks) -> Cores:
-        return self._all_cores.of(ranks, self._cores_of)
+        if ranks not in self._all_cores:
+            self._all_cores[ranks] = self._cores_of(ranks)
+        return self._all_cores[ranks]
 
     def _fit(self, ranks: Ranks) -> Cores:
-        return self._fits.of(ranks, self._fitted)
+        if ranks not in self._fits:
+            self._fits[ranks] = self._fitted(ranks)
+        return self._fits[ranks]
 
     def _cores_of(self, ranks: Ranks) -> Cores:
         """Cores of the kernel, of exactly these ranks."""

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 
 import keras
 import numpy as np
 import scipy.linalg
+from cachetools import LRUCache
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
@@ -37,7 +39,6 @@ from lrf_core.methods.base import (
     pointwise,
     rank_grid,
 )
-from lrf_core.methods.kept import Kept
 from lrf_core.methods.moments import MAX_FULL_WIDTH, is_root
 from lrf_core.methods.nested import Sums, explained_by_rank
 from lrf_core.methods.train_fit import Fit, Stage, in_basis
@@ -205,13 +206,14 @@ class TrainSweep(Sweep):
         super().__init__(form.geometry, kernel, moments)
         self._form = form
         self._output_weight = lower_factor(moments.output_weight(form.geometry.outputs))
-        self._stages: Kept[tuple[Ranks, int], Stage] = Kept(len(form.windows))
-        self._fits: Kept[Ranks, Fit] = Kept(2)
-        self._all_values: Kept[Ranks, Sums] = Kept()
-        self._all_sums: Kept[Ranks, tuple[Sums, Sums]] = Kept()
+        # Not by a decorator: that would hold the sweep, and gigabytes until the next collection.
+        self._stages = LRUCache[tuple[Ranks, int], Stage](len(form.windows))
+        self._fits = LRUCache[Ranks, Fit](2)
+        self._all_values: dict[Ranks, Sums] = {}
+        self._all_sums: dict[Ranks, tuple[Sums, Sums]] = {}
 
-    def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> TrainSweep:
-        return TrainSweep(self._form, kernel, moments)
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
+        return partial(TrainSweep, self._form)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         encoders, rank = self._best(ranks), ranks[-1]
@@ -257,13 +259,19 @@ class TrainSweep(Sweep):
         return np.asarray(fit.coded_rows[:, :rank] @ fit.decoder[:rank])
 
     def _fit(self, encoders: Ranks) -> Fit:
-        return self._fits.of(encoders, self._fitted)
+        if encoders not in self._fits:
+            self._fits[encoders] = self._fitted(encoders)
+        return self._fits[encoders]
 
     def _values(self, encoders: Ranks) -> Sums:
-        return self._all_values.of(encoders, lambda each: self._fit(each).values)
+        if encoders not in self._all_values:
+            self._all_values[encoders] = self._fit(encoders).values
+        return self._all_values[encoders]
 
     def _sums(self, encoders: Ranks) -> tuple[Sums, Sums]:
-        return self._all_sums.of(encoders, self._explained_by_rank)
+        if encoders not in self._all_sums:
+            self._all_sums[encoders] = self._explained_by_rank(encoders)
+        return self._all_sums[encoders]
 
     def _best(self, ranks: Ranks) -> Ranks:
         """The encoders with the least error at the last rank, among these and smaller ones."""
@@ -310,7 +318,10 @@ class TrainSweep(Sweep):
         )
 
     def _stage(self, encoders: Ranks, widest: int) -> Stage:
-        return self._stages.of((encoders, widest), lambda key: self._stage_after(*key))
+        key = encoders, widest
+        if key not in self._stages:
+            self._stages[key] = self._stage_after(encoders, widest)
+        return self._stages[key]
 
     def _stage_after(self, encoders: Ranks, widest: int) -> Stage:
         """With these encoders applied, in the basis of the next."""

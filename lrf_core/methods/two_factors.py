@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -35,7 +35,6 @@ from lrf_core.methods.base import (
     pointwise,
     rank_grid,
 )
-from lrf_core.methods.kept import Kept
 from lrf_core.methods.nested import Sums, explained_by_rank
 
 # Outputs from which the arithmetic is in float32.
@@ -123,10 +122,10 @@ class TwoFactorSweep(Sweep):
         self._form = form
         self._decomposition = decomposition
         self._spatial = form.geometry.kernel_shape[:-2]
-        self._kept: Kept[int, _Columns] = Kept(1)
+        self._last_columns: tuple[int, _Columns] | None = None
 
-    def again(self, kernel: Matrix, moments: Moments, ranks: Ranks) -> TwoFactorSweep:
-        return TwoFactorSweep(self._form, kernel, moments, self._decomposition)
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
+        return partial(TwoFactorSweep, self._form, decomposition=self._decomposition)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         mixing, decoder = self._factors_of(ranks)
@@ -180,7 +179,9 @@ class TwoFactorSweep(Sweep):
         return matrix.astype(np.float32) if wide else matrix
 
     def _columns(self, count: int) -> _Columns:
-        return self._kept.of(count, self._columns_of)
+        if self._last_columns is None or self._last_columns[0] != count:
+            self._last_columns = count, self._columns_of(count)
+        return self._last_columns[1]
 
     def _columns_of(self, count: int) -> _Columns:
         kernel, moments = self.kernel, self.moments

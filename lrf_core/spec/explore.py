@@ -57,6 +57,11 @@ class ExploreSpec(Section):
         "a pipeline on a cluster nowhere.",
     )
 
+    @property
+    def memory_bytes(self) -> int:
+        """`memory_gib` in bytes."""
+        return int(self.memory_gib * 2**30)
+
     def decisive(self) -> dict[str, Any]:
         """What decides the design space: not where scores are kept, nor how work is shared out."""
         return self.model_dump(mode="json", exclude={"cache", "latency", "shards"})

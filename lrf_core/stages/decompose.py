@@ -22,7 +22,7 @@ from lrf_core.artifacts import (
     Lineage,
     Plan,
 )
-from lrf_core.calibration import calibration_samples, collect_moments, samples_digest
+from lrf_core.calibration import calibration_samples, moments_of_all, samples_digest
 from lrf_core.data import Data, Split
 from lrf_core.errors import ArtifactError, GoalError, SpliceError
 from lrf_core.exploration.allocate import predicted_loss, total_after
@@ -137,12 +137,19 @@ def prepare(
     records = factorizer.records
     layers = layers_of(records.values(), space.latency_ms)
     trial = AccuracyProbe(model, trial_samples(data.train, samples, seed + 1))
-    batch_size = explored.batch_size
 
     def refit() -> Refit:
         layers = {path: layer for path, layer in walk(model) if path in records}
         in_memory, _ = samples.arrays()
-        return Refit(model, layers, in_memory, batch_size=batch_size, seed=seed)
+        return Refit(
+            model,
+            factorizer,
+            layers,
+            in_memory,
+            batch_size=explored.batch_size,
+            seed=seed,
+            memory_bytes=explored.memory_bytes,
+        )
 
     scores = Scores(model, factorizer, space.similarity)
     plans = FittedPlans(model, factorizer, scores, refit if settings.refit else None)
@@ -235,7 +242,7 @@ class Prepared:
         return plan, factorized
 
     def _factorized(self, replaced: Sequence[Candidate]) -> keras.Model:
-        factorized = self.plans.factorizer(replaced).factorized(replaced)
+        factorized = self.plans.factorized(replaced)
         check_same_answers(self.plans.answering(replaced), factorized, self.few)
         return factorized
 
@@ -265,20 +272,23 @@ def _factorizer(
     shape: SampleShape,
     seed: int,
 ) -> Factorizer:
-    """Of the layers explored, in the order of the model."""
+    """Of the layers explored, in the order of the model, within the memory that exploring them had.
+
+    The moments are those that they were explored with, to the last bit.
+    """
     inventory = take_inventory(model, explored.methods, shape)
     records = {record.name: record for record in inventory if record.name in space.layers}
-    layers = {path: layer for path, layer in walk(model) if path in records}
-    moments = collect_moments(
+    moments = moments_of_all(
         model,
-        layers,
+        list(records.values()),
         samples,
+        memory_bytes=explored.memory_bytes,
         batch_size=explored.batch_size,
         seed=seed,
         loss=explored.loss,
         window=similarity.get(explored.similarity).window,
     )
-    return Factorizer(model, records, moments)
+    return Factorizer(model, records, moments, explored.memory_bytes)
 
 
 def _calibration(

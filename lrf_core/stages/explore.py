@@ -17,6 +17,7 @@ from lrf_core.calibration import (
     check_calibration_samples,
     samples_digest,
 )
+from lrf_core.calibration.memory import bytes_of_arithmetic, bytes_of_moments
 from lrf_core.console.progress import work
 from lrf_core.data import Data
 from lrf_core.errors import ArtifactError
@@ -115,14 +116,14 @@ def explore(
         [record for record in records if record.name in left],
         samples,
         eligible=analysis.eligible(),
-        memory_bytes=int(settings.memory_gib * 2**30),
+        memory_bytes=settings.memory_bytes,
         batch_size=settings.batch_size,
         seed=seed,
         loss=settings.loss,
         window=similarity.get(settings.similarity).window,
     ):
         some = [task for task in missing if task.record.name in moments]
-        scores.update(_scored(some, moments, settings, cache))
+        scores.update(_scored(some, moments, settings, cache, samples.count))
     space = DesignSpace(
         lineage=Lineage(
             inputs={"model": digest, "data": data.digest, "analysis": analysis.digest()},
@@ -198,8 +199,11 @@ def _scored(
     moments: Mapping[str, Moments],
     settings: ExploreSpec,
     cache: ScoreCache | None,
+    samples: int,
 ) -> _Scores:
     """Score tasks side by side, layers that take long first; each is in the cache when done."""
+    records = {task.record.name: task.record for task in tasks}.values()
+    held = sum(bytes_of_moments(record, samples) for record in records)
 
     def score(task: _Task) -> tuple[Candidate, ...]:
         _logger.debug("scoring '%s' by %s", *task.key)
@@ -220,7 +224,9 @@ def _scored(
     unfinished = Counter(task.record.name for task in tasks)
     ordered = _longest_first(tasks)
     with work("Scoring layers", len(unfinished)) as advance:
-        for index, candidates in parallel_map(score, ordered):
+        sizes = [bytes_of_arithmetic(task.record, samples) for task in ordered]
+        free = settings.memory_bytes - held
+        for index, candidates in parallel_map(score, ordered, sizes=sizes, most=free):
             task = ordered[index]
             scores[task.key] = candidates
             telemetry.count_scored(task.address.method, len(candidates))

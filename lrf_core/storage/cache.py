@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
+
 from lrf_core import telemetry
 from lrf_core.errors import LrfError, StorageError
 from lrf_core.files.scratch import folder_beside
@@ -31,15 +33,13 @@ def cache_folder() -> Path:
     given = os.environ.get(_FOLDER)
     if given:
         return Path(given).absolute()
-    if home := os.environ.get("XDG_CACHE_HOME"):
-        return Path(home) / "lrf"
-    try:
-        return Path.home() / ".cache" / "lrf"
-    except RuntimeError:
+    folder = platformdirs.user_cache_path("lrf", appauthor=False)
+    if not folder.is_absolute():
         raise StorageError(
             f"this user has no home folder to keep fetched files in; set HOME, or {_FOLDER} to a "
             "folder for them"
-        ) from None
+        )
+    return folder
 
 
 def cached_file(store: Store, key: str) -> Path | None:

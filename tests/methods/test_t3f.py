@@ -57,7 +57,7 @@ class Replaced:
             similarity=1,
             sensitivity=0,
         )
-        return self._factorizer.factorized([candidate])
+        return self._factorizer.factorized(self._factorizer.fit([candidate]))
 
 
 @pytest.mark.parametrize(
