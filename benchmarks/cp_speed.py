@@ -2,11 +2,11 @@
 
 Both decompose the same kernel, as a tensor of shape (9, 256, 256), rank by rank in turns, with the
 same number of BLAS threads. parafac starts anew for each rank, with its default settings, on the
-kernel in float32 as Keras has it; the kernel is all it knows. lrf fits one sweep, in which ranks
-build on each other, to the kernel and the second moment S of the layer's inputs, in float64. Both
-are judged by the relative output error tr(D^T S D) / tr(W^T S W), D = W - W'. `equal_rank` is the
-first rank of lrf's sweep with parafac's error or less. The default ranks go up to half of the
-layer's parameters. Rows in yellow: lrf's error is larger at the same rank.
+kernel in float32 as Keras has it; the kernel is all it knows. lrf makes one decomposition, in which
+ranks build on each other, of the kernel and the second moment S of the layer's inputs, in float64.
+Both are judged by the relative output error tr(D^T S D) / tr(W^T S W), D = W - W'. `equal_rank` is
+the first rank of lrf's decomposition with parafac's error or less. The default ranks go up to half
+of the layer's parameters. Rows in yellow: lrf's error is larger at the same rank.
 
 The kernel is {layer} of a real VGG16 trunk, and S comes from photographs:
 
@@ -127,14 +127,16 @@ def compared(
 ) -> tuple[list[table.Row], table.Row]:
     tensor = problem.kernel.reshape(WINDOW, CHANNELS, CHANNELS).astype(np.float32)
     started = time.perf_counter()
-    sweep = methods.get("cp").form(GEOMETRY, "merged").sweep(problem.kernel, problem.moments)
+    decomposition = (
+        methods.get("cp").layout(GEOMETRY, "merged").decompose(problem.kernel, problem.moments)
+    )
     preparing = time.perf_counter() - started
     rows = []
     for rank in progress.track(ranks, "Decomposing"):
         started = time.perf_counter()
         theirs = parafac_kernel(tensor, rank, init)
         switched = time.perf_counter()
-        ours = sweep.effective_kernel((rank,))
+        ours = decomposition.effective_kernel((rank,))
         ended = time.perf_counter()
         rows.append(
             {

@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.table import machine, show, write
 from lrf_core.console import progress
 from lrf_core.console.quiet import import_tensorflow_quietly
@@ -35,19 +33,14 @@ from lrf_core.console.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 
 import keras  # noqa: E402
-import tensorly.decomposition  # noqa: E402
 
 import lrf_core as lrf  # noqa: E402
 from benchmarks.competition import only, unpacked, winners  # noqa: E402
-from benchmarks.resnet20 import EXPLORE, PlainTucker  # noqa: E402
-from lrf_core import methods  # noqa: E402
-from lrf_core.artifacts import Candidate, Cost  # noqa: E402
+from benchmarks.resnet20 import EXPLORE, plain_tucker  # noqa: E402
+from lrf_core.artifacts import Cost  # noqa: E402
 from lrf_core.measurement.measure import accuracy  # noqa: E402
 from lrf_core.models.compiled import Compiled  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
-from lrf_core.models.inventory import geometry_of  # noqa: E402
-from lrf_core.models.splice import splice  # noqa: E402
-from lrf_core.models.trace import walk  # noqa: E402
 from lrf_core.training.job import Job, read_result  # noqa: E402
 
 Made = tuple[keras.Model, str]
@@ -195,22 +188,10 @@ class Bench:
         return network, winners(plan)
 
     def plain(self, analysis: lrf.Analysis, size: int) -> Made:
-        """Tucker chains of truncated higher-order SVDs of the weights, of at most this size."""
-        chosen = PlainTucker(self.model, self.data, analysis, self.seed).within(size)
-        layers, records = dict(walk(self.model)), {r.name: r for r in analysis.eligible()}
-        chains = {}
-        for candidate, _ in chosen:
-            (form,) = methods.get("tucker").forms(geometry_of(records[candidate.layer]))
-            chains[candidate.layer] = form.chain(layers[candidate.layer], candidate.ranks)
-        spliced = splice(self.model, chains)
-        for candidate, kernel in chosen:
-            links = [link for link in chains[candidate.layer] if link.weights]
-            factors = tucker_factors(kernel, candidate)
-            for link, factor in zip(links, factors, strict=True):
-                link.kernel.assign(factor.reshape(link.kernel.shape))
-            if layers[candidate.layer].use_bias:
-                links[-1].bias.assign(layers[candidate.layer].bias)
-        return spliced, f"{len(chosen)} tucker"
+        """Tucker chains of the weights alone, of at most this size."""
+        removing = plain_tucker(self.model, self.data, analysis, self.seed)
+        plan, network = removing(1 - size / self.cost.params)
+        return network, winners(plan)
 
     def trained(self, row: Row) -> dict[str, Any]:
         before = accuracy(row.network, self.data.test)
@@ -242,20 +223,6 @@ class Bench:
     @property
     def cost(self) -> Cost:
         return model_cost(self.model)
-
-
-def tucker_factors(kernel: np.ndarray, candidate: Candidate) -> list[np.ndarray]:
-    """Kernels of a Tucker chain that amounts to a kernel `(..., Cin, Cout)` of these ranks."""
-    modes = [kernel.ndim - 2, kernel.ndim - 1]
-    (core, (first, last)), _ = tensorly.decomposition.partial_tucker(
-        kernel, rank=list(candidate.ranks), modes=modes, init="svd"
-    )
-    before, after = [first], [last.T]
-    if candidate.ranks[0] == kernel.shape[-2]:  # a full mode has no layer of its own
-        core, before = np.einsum("...ab,ia->...ib", core, first), []
-    if candidate.ranks[1] == kernel.shape[-1]:
-        core, after = np.einsum("...ab,ob->...ao", core, last), []
-    return [*before, core, *after]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Every method on one layer of each kind, at about half and a quarter of the layer
 dense layer also at a fiftieth): parameters, multiply-adds, and latency of one sample as a share of
 the layer's own, in LiteRT (one thread) and in TensorFlow (a compiled graph, all cores). Layer and
 chain run in turns, so that a busy machine slows both alike. Weights are random: cost and latency do
-not depend on them. Of a method with several forms, the two are shown that come nearest. Rows in
+not depend on them. Of a method with several layouts, the two are shown that come nearest. Rows in
 yellow are no faster than the layer in one of the runtimes or in both.
 
 Run: python -m benchmarks.layers
@@ -33,7 +33,7 @@ from lrf_core.artifacts import LayerRecord  # noqa: E402
 from lrf_core.errors import ExportError  # noqa: E402
 from lrf_core.export import LitertModel, to_litert  # noqa: E402
 from lrf_core.measurement.timing import Run, compare_latency, litert_run, time_latency  # noqa: E402
-from lrf_core.methods import Form  # noqa: E402
+from lrf_core.methods import Layout  # noqa: E402
 from lrf_core.methods.base import Ranks  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of, take_inventory  # noqa: E402
@@ -171,33 +171,33 @@ def rows_of(case: Case, shares: Sequence[float], repeats: int) -> list[table.Row
     return [row_of_original(original), *rows]
 
 
-def candidates(record: LayerRecord, shares: Sequence[float]) -> list[tuple[Form, Ranks]]:
-    """Of every method, for every share, the two forms that come nearest."""
+def candidates(record: LayerRecord, shares: Sequence[float]) -> list[tuple[Layout, Ranks]]:
+    """Of every method, for every share, the two layouts that come nearest."""
     found = []
     for name in record.methods:
-        forms = methods.get(name).forms(geometry_of(record))
+        layouts = methods.get(name).layouts(geometry_of(record))
         for params in [share * record.cost.params for share in shares]:
-            offered = [(form, ranks_near(form, params)) for form in forms]
+            offered = [(layout, ranks_near(layout, params)) for layout in layouts]
             offered.sort(key=lambda each: away(*each, params))
             found += offered[:FORMS_SHOWN]
     return list(dict.fromkeys(found))
 
 
-def ranks_near(form: Form, params: float) -> Ranks:
+def ranks_near(layout: Layout, params: float) -> Ranks:
     """The candidate whose size is nearest, or nearly so with ranks more alike."""
 
     def unevenness(ranks: Ranks) -> float:
-        shares = [rank / full for rank, full in zip(ranks, form.full_ranks, strict=True)]
+        shares = [rank / full for rank, full in zip(ranks, layout.full_ranks, strict=True)]
         return max(shares) - min(shares)
 
-    offered = form.candidate_ranks(RANKS_PER_MODE)
-    nearest = min(away(form, ranks, params) for ranks in offered)
-    near = [r for r in offered if away(form, r, params) <= nearest + AS_NEAR * params]
-    return min(near, key=lambda ranks: (unevenness(ranks), away(form, ranks, params)))
+    offered = layout.candidate_ranks(RANKS_PER_MODE)
+    nearest = min(away(layout, ranks, params) for ranks in offered)
+    near = [r for r in offered if away(layout, r, params) <= nearest + AS_NEAR * params]
+    return min(near, key=lambda ranks: (unevenness(ranks), away(layout, ranks, params)))
 
 
-def away(form: Form, ranks: Ranks, params: float) -> float:
-    return abs(form.cost(ranks).params - params)
+def away(layout: Layout, ranks: Ranks, params: float) -> float:
+    return abs(layout.cost(ranks).params - params)
 
 
 def row_of_original(original: Subject) -> table.Row:
@@ -219,14 +219,14 @@ def row_of_original(original: Subject) -> table.Row:
     }
 
 
-def row_of_candidate(original: Subject, candidate: tuple[Form, Ranks]) -> table.Row:
-    form, ranks = candidate
+def row_of_candidate(original: Subject, candidate: tuple[Layout, Ranks]) -> table.Row:
+    layout, ranks = candidate
     record = original.record
-    chain = form.chain(original.model.get_layer(record.name), ranks)
+    chain = layout.chain(original.model.get_layer(record.name), ranks)
     factorized = splice(original.model, {record.name: chain})
-    cost = form.cost(ranks)
+    cost = layout.cost(ranks)
     if model_cost(factorized) != cost:
-        raise SystemExit(f"{original.title}: {form.method} {ranks} does not cost what it says")
+        raise SystemExit(f"{original.title}: {layout.method} {ranks} does not cost what it says")
     runs = runs_of(factorized, original.sample)
     litert_ms, litert = compared(original.runs.litert, runs.litert, original.repeats)
     tensorflow_ms, tensorflow = compared(
@@ -234,7 +234,7 @@ def row_of_candidate(original: Subject, candidate: tuple[Form, Ranks]) -> table.
     )
     return {
         "layer": original.title,
-        "method": f"{form.method} {form.name}".strip(),
+        "method": f"{layout.method} {layout.name}".strip(),
         "ranks": "x".join(str(rank) for rank in ranks),
         "params": cost.params,
         "macs": cost.macs,

@@ -16,10 +16,9 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks.table import machine, show, write
 from lrf_core.console import progress
@@ -28,25 +27,12 @@ from lrf_core.console.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 
 import keras  # noqa: E402
-import tensorly.decomposition  # noqa: E402
 
 import lrf_core as lrf  # noqa: E402
 from benchmarks.competition import decompose, only, unpacked, winners  # noqa: E402
-from lrf_core import methods  # noqa: E402
-from lrf_core.artifacts import Candidate, Cost, LayerRecord  # noqa: E402
-from lrf_core.calibration import collect_moments  # noqa: E402
-from lrf_core.exploration.allocate import (  # noqa: E402
-    threshold,
-    thresholds_within,
-    total_after,
-)
-from lrf_core.exploration.resources import layers_of, options_of  # noqa: E402
+from lrf_core.artifacts import Cost  # noqa: E402
 from lrf_core.measurement.measure import accuracy  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
-from lrf_core.models.inventory import geometry_of  # noqa: E402
-from lrf_core.models.splice import splice  # noqa: E402
-from lrf_core.models.trace import walk  # noqa: E402
-from lrf_core.similarity import nmse  # noqa: E402
 
 GIB = 2**30
 # 3x3 convolutions only, as the numbers it is compared with.
@@ -103,8 +89,11 @@ def run(
             rows.append(row(name, plan.after, got, original, kept, winners(plan)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
-    for kept, cost, got in baseline(model, data, analysis, arguments.kept, seed):
-        rows.append(row("paper: Tucker, one threshold", cost, got, original, kept))
+    removing = plain_tucker(model, data, analysis, seed)
+    for kept in arguments.kept:
+        plan, compressed = removing(convs * (1 - kept) / total.params)
+        got = accuracy(compressed, data.test)
+        rows.append(row("paper: Tucker, one threshold", plan.after, got, original, kept))
     facts = {
         "conv_params": convs,
         "candidates": len(space.candidates),
@@ -147,94 +136,19 @@ def finetuned(
     return rows
 
 
-def baseline(
-    model: keras.Model, data: lrf.Data, analysis: lrf.Analysis, kept: list[float], seed: int
-) -> list[tuple[float, Cost, float]]:
-    """arXiv 2510.00062 with Tucker alone: ranks by one feature-map similarity threshold, factors
-    of the weights (truncated higher-order SVD by tensorly)."""
-    plain = PlainTucker(model, data, analysis, seed)
-    convs = sum(record.cost.params for record in analysis.eligible())
-    results = []
-    for share in kept:
-        chosen = plain.within(plain.total.params - convs * (1 - share))
-        kernels = {candidate.layer: kernel for candidate, kernel in chosen}
-        copy = splice(model, {})
-        for path, layer in walk(copy):
-            if path in kernels:
-                layer.kernel.assign(kernels[path])
-        cost = total_after(plain.choices, plain.total)
-        results.append((share, cost, accuracy(copy, data.test)))
-    return results
-
-
-class PlainTucker:
-    """Truncations of the layers' weights, chosen by one similarity threshold for all layers.
-
-    Attributes:
-        total: of the whole model as it is.
-        choices: the last that `within` made.
-    """
-
-    def __init__(
-        self, model: keras.Model, data: lrf.Data, analysis: lrf.Analysis, seed: int
-    ) -> None:
-        samples, _ = data.train.sample(EXPLORE.samples, seed).arrays()
-        records = {record.name: record for record in analysis.eligible()}
-        layers = {path: layer for path, layer in walk(model) if path in records}
-        moments = collect_moments(model, layers, samples, seed=seed)
-        self.total, self.choices = analysis.baseline.cost, ()
-        self._kernels: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
-        candidates = []
-        for name, record in records.items():
-            original = moments[name].rows @ flat(layers[name].kernel)
-            for ranks, kernel, cost in plain_tucker(record, layers[name]):
-                self._kernels[name, ranks] = kernel
-                similarity = nmse(original, moments[name].rows @ flat(kernel))
-                candidates.append(
-                    Candidate(
-                        layer=name,
-                        method="tucker",
-                        ranks=ranks,
-                        cost=cost,
-                        error=1 - similarity,
-                        similarity=similarity,
-                        sensitivity=1 - similarity,
-                    )
-                )
-        self._options = options_of(candidates, layers_of(records.values()), self.total)
-
-    def within(self, params: float) -> list[tuple[Candidate, np.ndarray]]:
-        """The candidates that keep the whole model to so many parameters, and their kernels."""
-        highest = thresholds_within(self._options, {"params": params})[0]
-        self.choices = self._options.choices(threshold(self._options, highest))
-        chosen = [choice.candidate for choice in self.choices if choice.candidate]
-        return [(found, self._kernels[found.layer, found.ranks]) for found in chosen]
-
-
-def flat(kernel: Any) -> np.ndarray:
-    return np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
-
-
 def plain_tucker(
-    record: LayerRecord, layer: keras.Layer
-) -> list[tuple[tuple[int, ...], np.ndarray, Cost]]:
-    """Every truncation of the kernel's higher-order SVD that is smaller than the layer."""
-    geometry = geometry_of(record)
-    (form,) = methods.get("tucker").forms(geometry)
-    kernel = np.asarray(layer.kernel, np.float64)
-    modes = [kernel.ndim - 2, kernel.ndim - 1]
-    (core, (first, last)), _ = tensorly.decomposition.partial_tucker(
-        kernel, rank=list(kernel.shape[-2:]), modes=modes, init="svd", n_iter_max=1
-    )
-    found = []
-    for ranks in form.candidate_ranks(EXPLORE.ranks_per_mode):
-        cost = form.cost(ranks)
-        if cost.params < geometry.cost.params:
-            r1, r2 = ranks
-            small = core[..., :r1, :r2]
-            rebuilt = np.einsum("...ab,ia,ob->...io", small, first[:, :r1], last[:, :r2])
-            found.append((ranks, rebuilt, cost))
-    return found
+    model: keras.Model, data: lrf.Data, analysis: lrf.Analysis, seed: int
+) -> Callable[[float], tuple[lrf.Plan, keras.Model]]:
+    """arXiv 2510.00062 with Tucker alone: ranks by one feature-map similarity threshold, factors
+    of the weights by tensorly. Makes the plan that removes this share of the parameters."""
+    settings = EXPLORE.model_copy(update={"methods": ("tucker",), "factors": "weights"})
+    space = lrf.explore(model, data, analysis, settings=settings, seed=seed)
+
+    def removing(share: float) -> tuple[lrf.Plan, keras.Model]:
+        goal, policy = lrf.Goal(params_reduction=share), lrf.DecomposeSpec(policy="threshold")
+        return lrf.decompose(model, data, [space], goal, settings=policy, seed=seed)
+
+    return removing
 
 
 def row(

@@ -2,7 +2,7 @@
 
 Random convolutions (1-D, 2-D, 3-D and 1x1) and dense layers: any kernel, stride, dilation, padding
 (valid, same, causal), data format, bias and activation that TensorFlow runs; half of the kernels
-and of the inputs are badly conditioned. Each layer is replaced by every form of every method that
+and of the inputs are badly conditioned. Each layer is replaced by every layout of every method that
 applies to it, at two random ranks, and at full rank.
 
 Error: of the output before bias and activation, squared, as a share of its energy, on the
@@ -41,7 +41,7 @@ from lrf_core.artifacts import Candidate, LayerRecord  # noqa: E402
 from lrf_core.calibration import collect_moments  # noqa: E402
 from lrf_core.exploration.factorize import Factorizer  # noqa: E402
 from lrf_core.exploration.score import Judge  # noqa: E402
-from lrf_core.methods import Form, Moments  # noqa: E402
+from lrf_core.methods import Layout, Moments  # noqa: E402
 from lrf_core.models.inventory import geometry_of, take_inventory  # noqa: E402
 from lrf_core.models.splice import splice  # noqa: E402
 from lrf_core.models.trace import walk  # noqa: E402
@@ -169,9 +169,9 @@ def _outcomes_of(
     factorizer = Factorizer(model, records, moments)
     queues = {
         path: [
-            _candidate(record, form, ranks)
-            for form in _forms(record)
-            for ranks in ([form.full_ranks] if full else _lower_ranks(form, rng))
+            _candidate(record, layout, ranks)
+            for layout in _layouts(record)
+            for ranks in ([layout.full_ranks] if full else _lower_ranks(layout, rng))
         ]
         for path, record in records.items()
     }
@@ -194,23 +194,23 @@ def _outcomes_of(
             )
 
 
-def _forms(record: LayerRecord) -> list[Form]:
+def _layouts(record: LayerRecord) -> list[Layout]:
     geometry = geometry_of(record)
-    return [form for name in record.methods for form in methods.get(name).forms(geometry)]
+    return [layout for name in record.methods for layout in methods.get(name).layouts(geometry)]
 
 
-def _lower_ranks(form: Form, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    offered = [ranks for ranks in form.candidate_ranks(8) if ranks != form.full_ranks]
+def _lower_ranks(layout: Layout, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    offered = [ranks for ranks in layout.candidate_ranks(8) if ranks != layout.full_ranks]
     return [offered[i] for i in rng.choice(len(offered), min(RANKS, len(offered)), replace=False)]
 
 
-def _candidate(record: LayerRecord, form: Form, ranks: tuple[int, ...]) -> Candidate:
+def _candidate(record: LayerRecord, layout: Layout, ranks: tuple[int, ...]) -> Candidate:
     return Candidate(
         layer=record.name,
-        method=form.method,
-        form=form.name,
+        method=layout.method,
+        form=layout.name,
         ranks=ranks,
-        cost=form.cost(ranks),
+        cost=layout.cost(ranks),
         error=0,
         similarity=1,
         sensitivity=0,
@@ -226,7 +226,7 @@ def _predicted(
 ) -> float:
     path = candidate.layer
     judge = Judge.of(records[path], layers[path], moments[path], "nmse")
-    return judge.errors(factorizer.sweep(candidate), candidate.ranks)[0]
+    return judge.errors(factorizer.decomposition(candidate), candidate.ranks)[0]
 
 
 def _linear(model: keras.Model) -> keras.Model:

@@ -43,7 +43,7 @@ from lrf_core.exploration.parallel import map_side_by_side  # noqa: E402
 from lrf_core.exploration.resources import layers_of, options_of, undominated  # noqa: E402
 from lrf_core.export import LitertModel, to_litert  # noqa: E402
 from lrf_core.measurement.timing import Latency, Run, compare_latency, litert_run  # noqa: E402
-from lrf_core.methods import Form, Moments  # noqa: E402
+from lrf_core.methods import Layout, Moments  # noqa: E402
 from lrf_core.methods.base import Matrix  # noqa: E402
 from lrf_core.models.cost import model_cost  # noqa: E402
 from lrf_core.models.inventory import geometry_of, kernel_matrix, take_inventory  # noqa: E402
@@ -155,8 +155,8 @@ def fits_of(
     for name in [name for name in record.methods if name in arguments.methods]:
         fits = {
             fit.candidate: fit
-            for form in methods.get(name).forms(geometry_of(record))
-            for fit in fits_of_form(record, form, kernel, moments, arguments)
+            for layout in methods.get(name).layouts(geometry_of(record))
+            for fit in fits_of_layout(record, layout, kernel, moments, arguments)
         }
         options = options_of(fits, layers_of([record]), record.cost)
         amounts = options.amounts_of(["params", "macs", arguments.minimize])
@@ -165,35 +165,37 @@ def fits_of(
     return kept
 
 
-def fits_of_form(
+def fits_of_layout(
     record: LayerRecord,
-    form: Form,
+    layout: Layout,
     kernel: Matrix,
     moments: Moments,
     arguments: argparse.Namespace,
 ) -> Iterator[Fitted]:
     """Scored as `lrf_core.exploration.score` does, but for the similarity."""
-    sweep = form.sweep(kernel, moments)
+    decomposition = layout.decompose(kernel, moments)
     own = moments.quadratic(kernel)
-    for ranks in form.candidate_ranks(arguments.per_mode):
-        cost = form.cost(ranks)
+    for ranks in layout.candidate_ranks(arguments.per_mode):
+        cost = layout.cost(ranks)
         if cost.params > arguments.most * record.cost.params:
             continue
-        plain, weighted = sweep.explained(ranks)
+        plain, weighted = decomposition.explained_energy(ranks)
         error = max(1 - plain / float(np.trace(own)), 0.0)
         loss = float(np.vdot(moments.gradient, own)) - weighted
         candidate = Candidate(
             layer=record.name,
-            method=form.method,
-            form=form.name,
+            method=layout.method,
+            form=layout.name,
             ranks=ranks,
             cost=cost,
             error=error,
             similarity=max(1 - error, 0.0),
             sensitivity=max(loss / 2, 0.0),
-            note=sweep.note(ranks),
+            note=decomposition.note(ranks),
         )
-        yield Fitted(candidate, [factor.astype(np.float32) for factor in sweep.factors(ranks)])
+        yield Fitted(
+            candidate, [factor.astype(np.float32) for factor in decomposition.factors(ranks)]
+        )
 
 
 def compared(
@@ -235,8 +237,8 @@ def factorized(trunk: Trunk, chosen: Sequence[Fitted]) -> keras.Model:
     for fit in chosen:
         candidate, layer = fit.candidate, trunk.model.get_layer(fit.candidate.layer)
         geometry = geometry_of(trunk.records[candidate.layer])
-        form = methods.get(candidate.method).form(geometry, candidate.form)
-        chains[candidate.layer] = form.chain(layer, candidate.ranks)
+        layout = methods.get(candidate.method).layout(geometry, candidate.form)
+        chains[candidate.layer] = layout.chain(layer, candidate.ranks)
     spliced = splice(trunk.model, chains)
     for fit in chosen:
         links = [link for link in chains[fit.candidate.layer] if link.weights]

@@ -16,9 +16,10 @@ from lrf_core import methods
 from lrf_core.artifacts import Candidate, LayerRecord
 from lrf_core.calibration.memory import DEFAULT_MEMORY_BYTES
 from lrf_core.exploration.parallel import map_side_by_side
-from lrf_core.methods import Form, Moments, Sweep
+from lrf_core.methods import Decomposition, Layout, Moments
 from lrf_core.methods.base import Matrix
 from lrf_core.methods.moments import MAX_FULL_WIDTH
+from lrf_core.methods.weights import FitTo, decompose
 from lrf_core.models.inventory import geometry_of, kernel_matrix
 from lrf_core.models.splice import splice
 from lrf_core.models.trace import walk
@@ -39,14 +40,14 @@ class Fitted:
 
     kernel: NDArray[np.float32]
     factors: list[Matrix]
-    restart: Callable[[Matrix, Moments], Sweep]
+    restart: Callable[[Matrix, Moments], Decomposition]
 
     @classmethod
-    def of(cls, sweep: Sweep, candidate: Candidate) -> Fitted:
+    def of(cls, decomposition: Decomposition, candidate: Candidate) -> Fitted:
         """The truncation that is the candidate."""
         ranks = candidate.ranks
-        kernel = sweep.effective_kernel(ranks).astype(np.float32)
-        return cls(kernel, sweep.factors(ranks), sweep.restart(ranks))
+        kernel = decomposition.effective_kernel(ranks).astype(np.float32)
+        return cls(kernel, decomposition.factors(ranks), decomposition.restart(ranks))
 
 
 class Factorizer:
@@ -57,6 +58,7 @@ class Factorizer:
         moments: of every layer that a candidate may be of; looked up whenever they are needed.
         memory_bytes: for decompositions: of those being made, and of those that are kept for other
             candidates of the same layers.
+        fit_to: what factors are fitted to, see `lrf_core.methods.weights.decompose`.
     """
 
     def __init__(
@@ -65,14 +67,17 @@ class Factorizer:
         records: Mapping[str, LayerRecord],
         moments: Mapping[str, Moments],
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        fit_to: FitTo = "data",
     ) -> None:
         self._model = model
         self._layers = dict(walk(model))
         self.records = records
         self._moments = moments
         self._memory = memory_bytes // 2
-        self._sweeps = LRUCache[tuple[str, str, str], Sweep](
-            self._memory, getsizeof=lambda sweep: _bytes_of(sweep.geometry.kernel_shape)
+        self._fit_to: FitTo = fit_to
+        self._decompositions = LRUCache[tuple[str, str, str], Decomposition](
+            self._memory,
+            getsizeof=lambda found: _bytes_of(found.geometry.kernel_shape),
         )
 
     def moments(self, path: str) -> Moments:
@@ -86,7 +91,7 @@ class Factorizer:
     def fit(
         self,
         candidates: Sequence[Candidate],
-        check: Callable[[Candidate, Sweep], None] | None = None,
+        check: Callable[[Candidate, Decomposition], None] | None = None,
     ) -> dict[Candidate, Fitted]:
         """The factors of candidates, of one layer each.
 
@@ -98,10 +103,10 @@ class Factorizer:
         """
 
         def fitted(candidate: Candidate) -> Fitted:
-            sweep = self.sweep(candidate)
+            decomposition = self.decomposition(candidate)
             if check:
-                check(candidate, sweep)
-            return Fitted.of(sweep, candidate)
+                check(candidate, decomposition)
+            return Fitted.of(decomposition, candidate)
 
         sizes = [_bytes_of(self.records[each.layer].kernel_shape) for each in candidates]
         found = map_side_by_side(
@@ -122,7 +127,7 @@ class Factorizer:
 
     def factorized(self, fitted: Mapping[Candidate, Fitted]) -> keras.Model:
         """The model with each candidate's chain in place of its layer."""
-        chains = {c.layer: self.form(c).chain(self._layers[c.layer], c.ranks) for c in fitted}
+        chains = {c.layer: self.layout(c).chain(self._layers[c.layer], c.ranks) for c in fitted}
         spliced = splice(self._model, chains)
         for candidate, each in fitted.items():
             chain, layer = chains[candidate.layer], self._layers[candidate.layer]
@@ -133,22 +138,23 @@ class Factorizer:
                 links[-1].bias.assign(_padded(layer.bias, links[-1].bias.shape))
         return spliced
 
-    def sweep(self, candidate: Candidate) -> Sweep:
+    def decomposition(self, candidate: Candidate) -> Decomposition:
         """The decomposition that a candidate is a truncation of. Raises SpecError."""
         key = candidate.layer, candidate.method, candidate.form
-        found = self._sweeps.get(key)
+        found = self._decompositions.get(key)
         if found is None:
-            form = self.form(candidate)
-            form.check_ranks(candidate.ranks)
-            found = form.sweep(self.kernel(candidate.layer), self._moments[candidate.layer])
-            if _bytes_of(found.geometry.kernel_shape) <= self._sweeps.maxsize:
-                self._sweeps[key] = found
+            layout = self.layout(candidate)
+            layout.check_ranks(candidate.ranks)
+            path = candidate.layer
+            found = decompose(layout, self.kernel(path), self._moments[path], self._fit_to)
+            if _bytes_of(found.geometry.kernel_shape) <= self._decompositions.maxsize:
+                self._decompositions[key] = found
         return found
 
-    def form(self, candidate: Candidate) -> Form:
+    def layout(self, candidate: Candidate) -> Layout:
         """How a candidate's chain is laid out. Raises SpecError."""
         geometry = geometry_of(self.records[candidate.layer])
-        return methods.get(candidate.method).form(geometry, candidate.form)
+        return methods.get(candidate.method).layout(geometry, candidate.form)
 
 
 def _bytes_of(kernel_shape: Sequence[int]) -> int:

@@ -14,8 +14,9 @@ from lrf_core.artifacts import Candidate, LayerRecord
 from lrf_core.calibration.positions import has_windows
 from lrf_core.exploration.feature_map import FeatureMap, feature_map_of
 from lrf_core.exploration.parallel import one_blas_thread
-from lrf_core.methods import Form, Moments, Sweep
+from lrf_core.methods import Decomposition, Layout, Moments
 from lrf_core.methods.base import Matrix, Ranks
+from lrf_core.methods.weights import FitTo, decompose
 from lrf_core.models.inventory import geometry_of, kernel_matrix
 from lrf_core.similarity import Similarity, get
 
@@ -34,6 +35,7 @@ def score_layer(
     per_mode: int,
     similarity: str,
     feature_map: FeatureMap | None = None,
+    fit_to: FitTo = "data",
 ) -> list[Candidate]:
     """All candidates of one layer that have fewer parameters than it has.
 
@@ -43,15 +45,16 @@ def score_layer(
         similarity: name of a metric; see `metric_for`.
         feature_map: what the metric is taken on, see `feature_maps`; by default the layer's
             output after its own bias and activation.
+        fit_to: what factors are fitted to, see `decompose`.
     """
     geometry = geometry_of(record)
     with one_blas_thread():
         judge = Judge.of(record, layer, moments, similarity, feature_map)
         return [
-            judge.candidate(record.name, name, form, sweep, ranks)
+            judge.candidate(record.name, name, layout, decomposition, ranks)
             for name in record.methods
-            for form in methods.get(name).forms(geometry)
-            for sweep, ranks in _truncations(form, judge.kernel, judge.moments, per_mode)
+            for layout in methods.get(name).layouts(geometry)
+            for decomposition, ranks in _truncations(layout, judge, per_mode, fit_to)
         ]
 
 
@@ -79,17 +82,17 @@ def log_stand_ins(records: Sequence[LayerRecord], similarity: str) -> None:
 
 
 def _truncations(
-    form: Form, kernel: Matrix, moments: Moments, per_mode: int
-) -> Iterator[tuple[Sweep, Ranks]]:
-    """The ranks at which the form has fewer parameters than the layer, if any."""
+    layout: Layout, judge: Judge, per_mode: int, fit_to: FitTo
+) -> Iterator[tuple[Decomposition, Ranks]]:
+    """The ranks at which the layout has fewer parameters than the layer, if any."""
     smaller = [
         ranks
-        for ranks in form.candidate_ranks(per_mode)
-        if form.cost(ranks).params < form.geometry.cost.params
+        for ranks in layout.candidate_ranks(per_mode)
+        if layout.cost(ranks).params < layout.geometry.cost.params
     ]
     if smaller:
-        sweep = form.sweep(kernel, moments)
-        yield from ((sweep, ranks) for ranks in smaller)
+        decomposition = decompose(layout, judge.kernel, judge.moments, fit_to)
+        yield from ((decomposition, ranks) for ranks in smaller)
 
 
 class Judge:
@@ -135,20 +138,20 @@ class Judge:
         self._gradient = moments.gradient
 
     def candidate(
-        self, layer: str, method: str, form: Form, sweep: Sweep, ranks: Ranks
+        self, layer: str, method: str, layout: Layout, decomposition: Decomposition, ranks: Ranks
     ) -> Candidate:
-        error, sensitivity = self.errors(sweep, ranks)
+        error, sensitivity = self.errors(decomposition, ranks)
         return Candidate(
             layer=layer,
             method=method,
-            form=form.name,
+            form=layout.name,
             ranks=ranks,
-            cost=form.cost(ranks),
+            cost=layout.cost(ranks),
             error=error,
-            similarity=self.similarity(sweep.outputs(ranks)),
+            similarity=self.similarity(decomposition.outputs(ranks)),
             sensitivity=sensitivity,
             has_gradient=self._gradient is not None,
-            note=sweep.note(ranks),
+            note=decomposition.note(ranks),
         )
 
     @property
@@ -158,13 +161,13 @@ class Judge:
             return 1.0
         return float(np.vdot(self._gradient, self._own)) / 2
 
-    def errors(self, sweep: Sweep, ranks: Ranks) -> tuple[float, float]:
+    def errors(self, decomposition: Decomposition, ranks: Ranks) -> tuple[float, float]:
         """Relative output error, and predicted loss.
 
         The loss is `tr(F D^T S D) / 2`, a second-order bound: `F` and `S` are sums over
         positions, and the errors of a map's positions are taken to add up (Cauchy-Schwarz).
         """
-        plain, weighted = sweep.explained(ranks)
+        plain, weighted = decomposition.explained_energy(ranks)
         energy = float(np.trace(self._own))
         # Nothing comes out of a layer that sees zeros only, whatever its factors.
         error = max(energy - plain, 0.0) / energy if energy > 0 else 0.0

@@ -17,7 +17,7 @@ from lrf_core.errors import ArtifactError, SpecError
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.exploration.feature_map import FeatureMap, feature_maps
 from lrf_core.exploration.score import Judge
-from lrf_core.methods import Sweep
+from lrf_core.methods import Decomposition
 from lrf_core.models.trace import walk
 
 # As shares of the score, and of the score of a layer that answers nothing. Another processor rounds
@@ -44,15 +44,15 @@ class Scores:
         """Raise ArtifactError unless ranks and costs of candidates are what they are said to be."""
         for candidate in candidates:
             try:
-                form = self._factorizer.form(candidate)
-                form.check_ranks(candidate.ranks)
+                layout = self._factorizer.layout(candidate)
+                layout.check_ranks(candidate.ranks)
             except SpecError as error:
                 raise ArtifactError(f"{_where(candidate)}: {error}; {_ADVICE}") from None
-            cost = form.cost(candidate.ranks)
+            cost = layout.cost(candidate.ranks)
             _compare(candidate, "parameters", candidate.cost.params, cost.params)
             _compare(candidate, "multiply-adds", candidate.cost.macs, cost.macs)
 
-    def check(self, candidate: Candidate, sweep: Sweep) -> None:
+    def check(self, candidate: Candidate, decomposition: Decomposition) -> None:
         """Raise ArtifactError unless the scores of a candidate are what they are said to be.
 
         Args:
@@ -61,10 +61,10 @@ class Scores:
         path = candidate.layer
         record = self._factorizer.records[path]
         judge = Judge.of(
-            record, self._layers[path], sweep.moments, self._similarity, self._maps[path]
+            record, self._layers[path], decomposition.moments, self._similarity, self._maps[path]
         )
-        output_error, sensitivity = judge.errors(sweep, candidate.ranks)
-        similarity = judge.similarity(sweep.outputs(candidate.ranks)[:: judge.every])
+        output_error, sensitivity = judge.errors(decomposition, candidate.ranks)
+        similarity = judge.similarity(decomposition.outputs(candidate.ranks)[:: judge.every])
         _compare(candidate, "error", candidate.error, output_error, 1.0)
         _compare(candidate, "sensitivity", candidate.sensitivity, sensitivity, judge.worst_loss)
         _compare(candidate, "dissimilarity", 1 - candidate.similarity, 1 - similarity, 1.0)

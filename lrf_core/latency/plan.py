@@ -20,11 +20,11 @@ from lrf_core.latency.table import (
     RanksPoint,
     is_full,
 )
-from lrf_core.methods import Form
+from lrf_core.methods import Layout
 from lrf_core.methods.base import Ranks
 from lrf_core.models.rebuild import copy_of
 
-# Method, form and ranks; empty for the layer as it is.
+# Method, layout and ranks; empty for the layer as it is.
 Key = tuple[str, str, Ranks]
 OWN: Key = ("", "", ())
 
@@ -36,20 +36,20 @@ class MeasurementPlan:
     Attributes:
         layers: names of the layers of this geometry.
         method_names: those that are profiled.
-        forms: each that has smaller candidates than the layer, with its boxes of ranks.
+        layouts: each that has smaller candidates than the layer, with its boxes of ranks.
     """
 
     geometry: TimedGeometry
     layers: tuple[str, ...]
     method_names: tuple[str, ...]
-    forms: tuple[tuple[Form, tuple[Knots, ...]], ...]
+    layouts: tuple[tuple[Layout, tuple[Knots, ...]], ...]
 
     @cached_property
     def keys(self) -> tuple[Key, ...]:
         """Everything to measure, the layer as it is first."""
         chains = [
-            (form.method, form.name, ranks)
-            for form, boxes in self.forms
+            (layout.method, layout.name, ranks)
+            for layout, boxes in self.layouts
             for knots in boxes
             for ranks in edge_ranks(knots)
         ]
@@ -64,8 +64,8 @@ class MeasurementPlan:
         if key == OWN:
             return lambda: [copy_of(layer)]
         method, name, ranks = key
-        form = methods.get(method).form(self.geometry.geometry(), name)
-        return lambda: form.chain(layer, ranks)
+        layout = methods.get(method).layout(self.geometry.geometry(), name)
+        return lambda: layout.chain(layer, ranks)
 
     def known(self, entry: GeometryLatency | None) -> dict[Key, Outcome]:
         """What a table says already of what is to be measured."""
@@ -96,8 +96,8 @@ class MeasurementPlan:
         """
         own = outcomes.get(OWN)
         forms = {
-            (form.method, form.name): _form_latency(form, boxes, outcomes)
-            for form, boxes in self.forms
+            (layout.method, layout.name): _form_latency(layout, boxes, outcomes)
+            for layout, boxes in self.layouts
         }
         earlier = {(form.method, form.form): form for form in (before.forms if before else ())}
         layers = (*(before.layers if before else ()), *self.layers)
@@ -120,40 +120,41 @@ def make_plan(
     per_mode: int,
     points: int,
 ) -> MeasurementPlan:
-    """MeasurementPlan the measurements of the layers of one geometry.
+    """Plan the measurements of the layers of one geometry.
 
     Args:
         per_mode: ranks per mode among which candidates will be.
         points: ranks measured in each mode, at most.
     """
-    forms = [form for name in method_names for form in methods.get(name).forms(geometry.geometry())]
-    boxes = [(form, _boxes(form, per_mode, points)) for form in forms]
+    found = geometry.geometry()
+    layouts = [layout for name in method_names for layout in methods.get(name).layouts(found)]
+    boxes = [(layout, _boxes(layout, per_mode, points)) for layout in layouts]
     return MeasurementPlan(
         geometry,
         layers=tuple(layers),
         method_names=tuple(method_names),
-        forms=tuple((form, knots) for form, knots in boxes if knots),
+        layouts=tuple((layout, knots) for layout, knots in boxes if knots),
     )
 
 
-def _boxes(form: Form, per_mode: int, points: int) -> tuple[Knots, ...]:
+def _boxes(layout: Layout, per_mode: int, points: int) -> tuple[Knots, ...]:
     """Around the candidates smaller than the layer, those with the same layers in one box."""
     together: dict[tuple[bool, ...], list[Ranks]] = {}
-    for ranks in form.candidate_ranks(per_mode):
-        if form.cost(ranks).params < form.geometry.cost.params:
-            together.setdefault(is_full(ranks, form.full_ranks), []).append(ranks)
+    for ranks in layout.candidate_ranks(per_mode):
+        if layout.cost(ranks).params < layout.geometry.cost.params:
+            together.setdefault(is_full(ranks, layout.full_ranks), []).append(ranks)
     return tuple(box_knots(offered, points) for offered in together.values())
 
 
 def _form_latency(
-    form: Form, boxes: Sequence[Knots], outcomes: Mapping[Key, Outcome]
+    layout: Layout, boxes: Sequence[Knots], outcomes: Mapping[Key, Outcome]
 ) -> FormLatency:
-    found = {ranks: out for (*name, ranks), out in outcomes.items() if name == _name(form)}
+    found = {ranks: out for (*name, ranks), out in outcomes.items() if name == _name(layout)}
     reasons = [outcome for outcome in found.values() if isinstance(outcome, str)]
     return FormLatency(
-        method=form.method,
-        form=form.name,
-        full_ranks=form.full_ranks,
+        method=layout.method,
+        form=layout.name,
+        full_ranks=layout.full_ranks,
         boxes=tuple(
             Box(
                 knots=knots,
@@ -169,8 +170,8 @@ def _form_latency(
     )
 
 
-def _name(form: Form) -> list[str]:
-    return [form.method, form.name]
+def _name(layout: Layout) -> list[str]:
+    return [layout.method, layout.name]
 
 
 def _with_ranks(point: Point, ranks: Ranks) -> RanksPoint:

@@ -1,4 +1,4 @@
-"""What every factorization is: a cost in closed form, a sweep over ranks, a chain of Keras layers.
+"""What every factorization is: a cost in closed form, a decomposition, a chain of Keras layers.
 
 Notation, here and in the methods: a kernel is the matrix `W` of shape `(n, c)`, one row per input
 value (kernel positions in row-major order, then input channels), one column per output channel.
@@ -98,7 +98,7 @@ class Geometry:
         return self.outputs if self.bias else 0
 
 
-class Sweep(ABC):
+class Decomposition(ABC):
     """One decomposition of one kernel, many truncations.
 
     Attributes:
@@ -126,7 +126,7 @@ class Sweep(ABC):
         weighted = self.moments.times(replaced)
         return self.kernel.T @ weighted, replaced.T @ weighted
 
-    def explained(self, ranks: Ranks) -> tuple[float, float]:
+    def explained_energy(self, ranks: Ranks) -> tuple[float, float]:
         """`tr(C + C^T - R)` with `C = W^T S W'` and `R = W'^T S W'`; and the same under `F`.
 
         The output error is `tr(W^T S W)` minus the first; `F` is the identity where the model
@@ -146,7 +146,7 @@ class Sweep(ABC):
         return ""
 
     @abstractmethod
-    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Decomposition]:
         """Makes the same decomposition of a kernel near this one, good at these ranks.
 
         Iterative methods start from the factors they have. What is returned must hold nothing of
@@ -154,12 +154,12 @@ class Sweep(ABC):
         """
 
 
-class Form(ABC):
+class Layout(ABC):
     """One way to lay out a method for one geometry: costs, ranks, decomposition and chain.
 
     Attributes:
         method: name of the method.
-        name: tells the forms of one method apart; empty where there is one only.
+        name: tells the layouts of one method apart; empty where there is one only.
         geometry: of the layer to replace.
     """
 
@@ -183,8 +183,23 @@ class Form(ABC):
         """Parameters and multiply-adds of the chain, exactly as Keras will count them."""
 
     @abstractmethod
-    def sweep(self, kernel: Matrix, moments: Moments) -> Sweep:
+    def decompose(self, kernel: Matrix, moments: Moments) -> Decomposition:
         """Decompose `kernel`, `(n, c)`, once for all ranks."""
+
+    def factors_of_weights(self, kernel: Matrix, ranks: Ranks) -> list[Matrix]:
+        """What `Decomposition.factors` gives, of the kernel `(n, c)` alone.
+
+        Raises:
+            SpecError: the method has none.
+        """
+        raise SpecError(
+            f"{self.method} has no factors of the weights alone; leave it out of explore.methods, "
+            "or set explore.factors to data"
+        )
+
+    def product(self, factors: list[Matrix], ranks: Ranks) -> Matrix:
+        """The kernel `(n, c)` that factors of these ranks amount to, for `factors_of_weights`."""
+        raise NotImplementedError
 
     @abstractmethod
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
@@ -212,7 +227,7 @@ class Method:
 
     Attributes:
         name: as users write it.
-        forms: the ways to lay it out for a geometry; none where the method does not apply.
+        layouts: the ways to lay it out for a geometry; none where the method does not apply.
         version: raised when the arithmetic changes, so that cached scores are not reused.
         exploring_cost: `(k, a, b)`: scoring a kernel of `n` rows and `c` output channels takes
             about `k * n**a * c**b` seconds of a core; layers are divided among shards by it.
@@ -222,19 +237,19 @@ class Method:
     """
 
     name: str
-    forms: Callable[[Geometry], Sequence[Form]]
+    layouts: Callable[[Geometry], Sequence[Layout]]
     version: int = 1
     exploring_cost: tuple[float, float, float] = (1.1e-4, 1.22, 0.13)
     has_vbmf_ranks: bool = False
 
-    def form(self, geometry: Geometry, name: str = "") -> Form:
-        """The form of this name. Raises SpecError when the geometry has none."""
-        for form in self.forms(geometry):
-            if form.name == name:
-                return form
-        form_name = f" ({name})" if name else ""
+    def layout(self, geometry: Geometry, name: str = "") -> Layout:
+        """The layout of this name. Raises SpecError when the geometry has none."""
+        for layout in self.layouts(geometry):
+            if layout.name == name:
+                return layout
+        layout_name = f" ({name})" if name else ""
         raise SpecError(
-            f"{self.name}{form_name} does not apply to a kernel of shape {geometry.kernel_shape}"
+            f"{self.name}{layout_name} does not apply to a kernel of shape {geometry.kernel_shape}"
         )
 
 

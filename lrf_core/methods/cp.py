@@ -2,10 +2,10 @@
 
 A kernel is a sum of R components, each a product of one vector per mode (Lebedev et al. 2015, arXiv
 1412.6553). Chain: Conv 1x1 (Cin > R), channelwise convolutions over space, Conv 1x1 (R > Cout).
-Two forms compete: "merged" keeps the kernel's window as one mode, one depthwise convolution of the
-whole window; "per axis" has one mode and one depthwise convolution for each spatial axis. R may
+Two layouts compete: "merged" keeps the kernel's window as one mode, one depthwise convolution of
+the whole window; "per axis" has one mode and one depthwise convolution for each spatial axis. R may
 exceed the number of channels. Keras has no depthwise Conv3D and LiteRT runs no grouped one, so 3-D
-kernels have the "per axis" form only: with the other two axes folded, each is a 2-D convolution.
+kernels have the "per axis" layout only: with the other two axes folded, each is a 2-D convolution.
 
 Factors are fitted to the feature map: alternating least squares on the kernel whitened by a
 Kronecker approximation of `S`, first on its Tucker core, then descent on the exact output error.
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 from tensorly import tenalg, unfold
+from tensorly.decomposition import parafac
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.als import (
@@ -37,13 +38,13 @@ from lrf_core.methods.als import (
     solved_as_is,
 )
 from lrf_core.methods.base import (
-    Form,
+    Decomposition,
     Geometry,
+    Layout,
     Matrix,
     Method,
     Moments,
     Ranks,
-    Sweep,
     first_or_middle,
     last,
     lower_factor,
@@ -80,7 +81,7 @@ _STRONGER = 30.0
 _RIDGES = 4
 
 
-class CpForm(Form):
+class CpLayout(Layout):
     """Ranks: `(R,)`, the number of components.
 
     Args:
@@ -143,8 +144,18 @@ class CpForm(Form):
             macs += window * geometry.positions_after(done, unstrided)
         return Cost(params=rank * component + geometry.bias_params, macs=rank * macs)
 
-    def sweep(self, kernel: Matrix, moments: Moments) -> CpSweep:
-        return CpSweep(self, kernel, moments)
+    def decompose(self, kernel: Matrix, moments: Moments) -> CpDecomposition:
+        return CpDecomposition(self, kernel, moments)
+
+    def factors_of_weights(self, kernel: Matrix, ranks: Ranks) -> list[Matrix]:
+        tensor = kernel.reshape(*self.modes, -1)
+        init = "svd" if ranks[0] <= min(tensor.shape) else "random"
+        weights, (*inner, outer) = parafac(tensor, ranks[0], init=init, random_state=0)
+        return _as_factors(Components(tuple(inner), outer * weights).balanced())
+
+    def product(self, factors: list[Matrix], ranks: Ranks) -> Matrix:
+        encoder, *windows, decoder = factors
+        return Components((*windows, encoder), decoder.T).dictionary() @ decoder
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         (rank,) = ranks
@@ -159,6 +170,12 @@ class CpForm(Form):
         ]
 
 
+def _as_factors(components: Components) -> list[Matrix]:
+    """In the order of the chain's layers."""
+    *windows, encoder = components.inner
+    return [encoder, *windows, components.outer.T]
+
+
 @dataclass(frozen=True)
 class _Fit:
     solved: Solved
@@ -169,7 +186,7 @@ class _Fit:
         return self.solved.components
 
 
-class CpSweep(Sweep):
+class CpDecomposition(Decomposition):
     """Not nested, but built up: every rank of the ladder starts from the one before.
 
     Args:
@@ -177,10 +194,10 @@ class CpSweep(Sweep):
     """
 
     def __init__(
-        self, form: CpForm, kernel: Matrix, moments: Moments, start: Components | None = None
+        self, layout: CpLayout, kernel: Matrix, moments: Moments, start: Components | None = None
     ) -> None:
-        super().__init__(form.geometry, kernel, moments)
-        self._form = form
+        super().__init__(layout.geometry, kernel, moments)
+        self._layout = layout
         self._start = start
         self._output_weight = lower_factor(moments.output_weight(kernel.shape[1]))
         self._second = moments.regularized()
@@ -188,8 +205,8 @@ class CpSweep(Sweep):
         self._target = self._second.times(self._kernel)
         self._fits: dict[int, _Fit] = {}
 
-    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
-        return partial(CpSweep, self._form, start=self._fit(ranks[0]).components)
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Decomposition]:
+        return partial(CpDecomposition, self._layout, start=self._fit(ranks[0]).components)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         components = self._fit(ranks[0]).components
@@ -197,11 +214,9 @@ class CpSweep(Sweep):
 
     def factors(self, ranks: Ranks) -> list[Matrix]:
         fitted = self._fit(ranks[0]).components
-        components = Components(fitted.inner, self._decoder(fitted)).balanced()
-        *windows, encoder = components.inner
-        return [encoder, *windows, components.outer.T]
+        return _as_factors(Components(fitted.inner, self._decoder(fitted)).balanced())
 
-    def explained(self, ranks: Ranks) -> tuple[float, float]:
+    def explained_energy(self, ranks: Ranks) -> tuple[float, float]:
         solved, ridge = self._fit(ranks[0]).solved, self.moments.ridge
         Z = self._decoder(solved.components)
         gram = solved.gram - ridge * solved.components.dictionary_gram()
@@ -233,7 +248,7 @@ class CpSweep(Sweep):
         return self._fits[rank]
 
     def _made(self, rank: int) -> _Fit:
-        if rank >= self._form.full_ranks[0]:
+        if rank >= self._layout.full_ranks[0]:
             return _Fit(solved_as_is(self._second, self._target, self._enumerated()))
         fitted = self._fitted(rank, RIDGE)
         ratio = fitted.components.norm_ratio()
@@ -253,7 +268,7 @@ class CpSweep(Sweep):
             grown = self._start
             sweeps, allowed = _REFIT_SWEEPS, _REFIT_WORK
         else:
-            lower = [each for each in self._form.ladder if each < rank]
+            lower = [each for each in self._layout.ladder if each < rank]
             start = self._fit(lower[-1]).solved if lower else None
             grown = self._grown(start.components if start else None, rank, ridge)
             sweeps, allowed = _EXACT_SWEEPS, _WORK
@@ -269,10 +284,10 @@ class CpSweep(Sweep):
         core = self._core
         coded = core.encoded(start) if start else core.nothing()
         modes = core.tensor.ndim
-        most = _CORE_SWEEPS_OF_WIDE if self._form.is_wide else _CORE_SWEEPS
+        most = _CORE_SWEEPS_OF_WIDE if self._layout.is_wide else _CORE_SWEEPS
         sweeps = min(most, _WORK // (rank * modes * (core.tensor.size + rank**2)))
         trials = []
-        for seed in range(1 if self._form.is_wide else _SEEDS):
+        for seed in range(1 if self._layout.is_wide else _SEEDS):
             first = coded.extended(rank, np.random.default_rng((rank, seed)))
             trials.append(alternate(core.tensor, first, _TRIAL_SWEEPS, ridge))
         best = min(trials, key=lambda trial: residual(core.tensor, trial))
@@ -280,7 +295,7 @@ class CpSweep(Sweep):
 
     def _enumerated(self) -> Components:
         """Exact: one component for every index of all modes but the largest."""
-        tensor = self._kernel.reshape(*self._form.modes, -1)
+        tensor = self._kernel.reshape(*self._layout.modes, -1)
         largest = int(np.argmax(tensor.shape))
         fibers = np.moveaxis(tensor, largest, -1)
         sizes = fibers.shape[:-1]
@@ -291,8 +306,8 @@ class CpSweep(Sweep):
 
     @cached_property
     def _core(self) -> _Core:
-        modes = self._form.modes
-        precision: npt.DTypeLike = np.float32 if self._form.is_wide else np.float64
+        modes = self._layout.modes
+        precision: npt.DTypeLike = np.float32 if self._layout.is_wide else np.float64
         whiteners = [lower_factor(M).astype(precision) for M in self._second.marginals(modes)]
         tensor = self._kernel.reshape(*modes, -1).astype(precision)
         for axis, L in enumerate(whiteners):
@@ -355,7 +370,7 @@ def _leading(tensor: Matrix, axis: int) -> Matrix:
     return np.asarray(vectors[:, len(values) - max(kept, 1) :])
 
 
-def _forms(geometry: Geometry) -> list[Form]:
+def _layouts(geometry: Geometry) -> list[Layout]:
     spatial = geometry.kernel_shape[:-2]
     if geometry.window == 1 or geometry.inputs == geometry.outputs == 1:
         return []
@@ -364,15 +379,15 @@ def _forms(geometry: Geometry) -> list[Form]:
         for axis, size in enumerate(spatial)
         if size > 1 or any(call.inputs[axis] != call.outputs[axis] for call in geometry.calls)
     ]
-    forms: list[Form] = []
+    layouts: list[Layout] = []
     if len(spatial) < 3 and len(set(geometry.strides)) <= 1:
-        forms.append(CpForm(geometry, "merged", (tuple(range(len(spatial))),)))
+        layouts.append(CpLayout(geometry, "merged", (tuple(range(len(spatial))),)))
     by_size = len(spatial) == 3 or any(map(geometry.is_strided, range(len(spatial))))
     known = geometry.fixed_sizes and len(set(geometry.calls)) == 1
     # Folding a volume's axes, and taking every second position, need to know the sizes.
-    if (len(resized) > 1 or not forms) and (known or not by_size):
-        forms.append(CpForm(geometry, "per axis", tuple((axis,) for axis in resized)))
-    return forms
+    if (len(resized) > 1 or not layouts) and (known or not by_size):
+        layouts.append(CpLayout(geometry, "per axis", tuple((axis,) for axis in resized)))
+    return layouts
 
 
-METHOD = Method(CpForm.method, _forms, version=2, exploring_cost=(7.1e-5, 1.49, 0.37))
+METHOD = Method(CpLayout.method, _layouts, version=2, exploring_cost=(7.1e-5, 1.49, 0.37))

@@ -2,8 +2,9 @@
 
 Chain: Reshape to the input modes, one EinsumDense per core, Reshape to the outputs (Novikov et al.
 2015, arXiv 1509.06569). Sizes that do not split evenly are padded: ZeroPadding2D before,
-Cropping2D behind. Each way to split the sizes is a form of its own; they compete. The cores come
-from TT-SVD as the t3f package computes it, and are then fitted to the feature map (see `tt_fit`).
+Cropping2D behind. Each way to split the sizes is a layout of its own; they compete. The cores come
+from TT-SVD as the t3f package computes it, and are then fitted to the feature map (see
+`tt_least_squares`).
 
 Two dense layers through one channel have as many weights as the layer has inputs and outputs; a
 TT-matrix may have far fewer, and that is its place. So small ranks are offered only. They form one
@@ -25,17 +26,23 @@ import scipy.linalg
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
-    Form,
+    Decomposition,
     Geometry,
+    Layout,
     Matrix,
     Method,
     Moments,
     Ranks,
-    Sweep,
     carried_over,
 )
 from lrf_core.methods.moments import is_root
-from lrf_core.methods.tt_fit import PRINCIPAL_ROWS, Target, leading_directions, swept
+from lrf_core.methods.tt_least_squares import (
+    PRINCIPAL_ROWS,
+    Target,
+    leading_directions,
+    padded,
+    swept,
+)
 from lrf_core.methods.tt_matrix import (
     MANY_WEIGHTS,
     Cores,
@@ -55,7 +62,7 @@ _LARGEST_DESIGN = 2**24
 _FLOAT32_ROUNDING = 1e-6
 
 
-class T3fForm(Form):
+class T3fLayout(Layout):
     """Ranks: `(r_1, ..., r_{d-1})`, one between each two cores.
 
     Args:
@@ -115,8 +122,17 @@ class T3fForm(Form):
         bias = self.modes.shape[1] if self.geometry.bias else 0
         return Cost(params=params + bias, macs=macs)
 
-    def sweep(self, kernel: Matrix, moments: Moments) -> T3fSweep:
-        return T3fSweep(self, kernel, moments)
+    def decompose(self, kernel: Matrix, moments: Moments) -> T3fDecomposition:
+        return T3fDecomposition(self, kernel, moments)
+
+    def factors_of_weights(self, kernel: Matrix, ranks: Ranks) -> list[Matrix]:
+        whole = padded(kernel, self.modes.shape)
+        if ranks == self.full_ranks:
+            return list(tt_svd(whole, self.modes, ranks))
+        return list(with_ranks(balanced(leading_cores(whole, self.modes, ranks)), ranks))
+
+    def product(self, factors: list[Matrix], ranks: Ranks) -> Matrix:
+        return expanded(factors)[: self.geometry.inputs, : self.geometry.outputs]
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         """Values are `(batch, positions, ...)` in between; a plain dense layer has one position."""
@@ -190,20 +206,20 @@ class T3fForm(Form):
         ]
 
 
-class T3fSweep(Sweep):
+class T3fDecomposition(Decomposition):
     """Not nested, but built up: every rung of the ladder starts from the one before."""
 
     def __init__(
-        self, form: T3fForm, kernel: Matrix, moments: Moments, start: Cores | None = None
+        self, layout: T3fLayout, kernel: Matrix, moments: Moments, start: Cores | None = None
     ) -> None:
-        super().__init__(form.geometry, kernel, moments)
-        self._form = form
+        super().__init__(layout.geometry, kernel, moments)
+        self._layout = layout
         self._start = start
         self._all_cores: dict[Ranks, Cores] = {}
         self._fits: dict[Ranks, Cores] = {}
 
-    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
-        return partial(T3fSweep, self._form, start=self._cores(ranks))
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Decomposition]:
+        return partial(T3fDecomposition, self._layout, start=self._cores(ranks))
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         inputs, outputs = self.kernel.shape
@@ -217,7 +233,7 @@ class T3fSweep(Sweep):
         replaced = self._answers(rows, ranks)
         return answers.T @ replaced, replaced.T @ replaced
 
-    def explained(self, ranks: Ranks) -> tuple[float, float]:
+    def explained_energy(self, ranks: Ranks) -> tuple[float, float]:
         rows, answers = self._answered_rows
         replaced = self._answers(rows, ranks)
         kept = 2 * answers - replaced
@@ -228,13 +244,13 @@ class T3fSweep(Sweep):
         return self._answers(self.moments.rows.astype(np.float64), ranks)
 
     def _answers(self, rows: Matrix, ranks: Ranks) -> Matrix:
-        padding = self._form.modes.shape[0] - rows.shape[1]
+        padding = self._layout.modes.shape[0] - rows.shape[1]
         padded = np.pad(rows, ((0, 0), (0, padding)))
         return times(padded, self._cores(ranks))[:, : self.kernel.shape[1]]
 
     @cached_property
     def _target(self) -> Target:
-        return Target.of(self.kernel, self.moments, self._form.modes)
+        return Target.of(self.kernel, self.moments, self._layout.modes)
 
     @cached_property
     def _answered_rows(self) -> tuple[Matrix, Matrix]:
@@ -259,10 +275,9 @@ class T3fSweep(Sweep):
 
     def _cores_of(self, ranks: Ranks) -> Cores:
         """Cores of the kernel, of exactly these ranks."""
-        if ranks == self._form.full_ranks:
-            padding = zip(self._form.modes.shape, self.kernel.shape, strict=True)
-            padded = np.pad(self.kernel, [(0, size - have) for size, have in padding])
-            return tt_svd(padded, self._form.modes, ranks)
+        if ranks == self._layout.full_ranks:
+            modes = self._layout.modes
+            return tt_svd(padded(self.kernel, modes.shape), modes, ranks)
         fitted = self._target.whitening.undone(self._fit(ranks))
         return with_ranks(balanced(fitted), ranks)
 
@@ -272,7 +287,7 @@ class T3fSweep(Sweep):
         if self._start is not None and ranks_of(self._start) == ranks:
             return swept(target, target.whitening.applied(self._start), ranks)
         start = leading_cores(target.kernel, target.modes, ranks)
-        below = [rung for rung in self._form.ladder if rung != ranks and _within(rung, ranks)]
+        below = [rung for rung in self._layout.ladder if rung != ranks and _within(rung, ranks)]
         if not below:
             return swept(target, swept(target, start, ranks), ranks)
         found = swept(target, self._fit(below[-1]), ranks)
@@ -357,10 +372,10 @@ def _can_be_restored(geometry: Geometry) -> bool:
     return len(inner) <= 1 and len(depths) <= 1
 
 
-def _forms(geometry: Geometry) -> list[Form]:
+def _layouts(geometry: Geometry) -> list[Layout]:
     if len(geometry.kernel_shape) > 2 or not _can_be_restored(geometry):
         return []
-    return [T3fForm(geometry, modes) for modes in shapes(geometry)]
+    return [T3fLayout(geometry, modes) for modes in shapes(geometry)]
 
 
-METHOD = Method(T3fForm.method, _forms, exploring_cost=(8.6e-4, 0.84, 0.40))
+METHOD = Method(T3fLayout.method, _layouts, exploring_cost=(8.6e-4, 0.84, 0.40))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from lrf_core.methods.base import Form, Geometry, Method
-from lrf_core.methods.train import BottleneckChain, fits_in_memory
+from lrf_core.methods.base import Geometry, Layout, Method
+from lrf_core.methods.bottleneck_chain import BottleneckChain, fits_in_memory
 
 # Ranks offered per mode, at most: they multiply. Fewer for kernels of many weights.
 _LADDER = 8
@@ -20,7 +20,7 @@ _LADDER_OF_WIDEST = 4
 _WIDEST = 2**20
 
 
-def _forms(geometry: Geometry) -> list[Form]:
+def _layouts(geometry: Geometry) -> list[Layout]:
     """Ranks: `(r1, r2, ...)`, from the input channels to the output channels."""
     if geometry.window == 1 or geometry.inputs == geometry.outputs == 1:
         return []
@@ -37,4 +37,4 @@ def _forms(geometry: Geometry) -> list[Form]:
     return [BottleneckChain(geometry, METHOD.name, groups, ladder, encoded_only=wide)]
 
 
-METHOD = Method("tensor_train", _forms, exploring_cost=(5.9e-5, 1.28, 0.28))
+METHOD = Method("tensor_train", _layouts, exploring_cost=(5.9e-5, 1.28, 0.28))

@@ -7,14 +7,14 @@ the other mode. Nested in both ranks.
 
 from __future__ import annotations
 
-from lrf_core.methods.base import Form, Geometry, Method
-from lrf_core.methods.train import BottleneckChain, fits_in_memory
+from lrf_core.methods.base import Geometry, Layout, Method
+from lrf_core.methods.bottleneck_chain import BottleneckChain, fits_in_memory
 
 # Ranks offered per mode, at most.
 _LADDER = 256
 
 
-def _forms(geometry: Geometry) -> list[Form]:
+def _layouts(geometry: Geometry) -> list[Layout]:
     """Ranks: `(r1, r2)`, of the input and the output channels."""
     if geometry.window == 1 or geometry.inputs == geometry.outputs == 1:
         return []
@@ -26,4 +26,4 @@ def _forms(geometry: Geometry) -> list[Form]:
     )
 
 
-METHOD = Method("tucker", _forms, exploring_cost=(1.1e-4, 1.22, 0.13), has_vbmf_ranks=True)
+METHOD = Method("tucker", _layouts, exploring_cost=(1.1e-4, 1.22, 0.13), has_vbmf_ranks=True)

@@ -22,50 +22,50 @@ import scipy.linalg
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
-    Form,
+    Decomposition,
     Geometry,
+    Layout,
     Matrix,
     Method,
     Moments,
     Ranks,
-    Sweep,
     first_or_middle,
     last,
     lower_factor,
     pointwise,
     rank_grid,
 )
-from lrf_core.methods.nested import Sums, explained_by_rank
+from lrf_core.methods.truncation_error import Sums, explained_by_rank
 
 # Outputs from which the arithmetic is in float32.
 _MANY_OUTPUTS = 2048
 
 # From `V^T V`, `(c, c)`, and the most columns wanted, k, to `Z`, `(c, k)`, and `T`, `(k, c)`.
-Decomposition = Callable[[Matrix, int], tuple[Matrix, Matrix]]
+Directions = Callable[[Matrix, int], tuple[Matrix, Matrix]]
 
 
-def two_factor_method(name: str, decomposition: Decomposition, **attributes: Any) -> Method:
+def two_factor_method(name: str, directions: Directions, **attributes: Any) -> Method:
     """The method of this name, for every layer that one matrix describes.
 
     Args:
-        decomposition: see `Decomposition`.
+        directions: see `Directions`.
         attributes: of the `Method`.
     """
 
-    def forms(geometry: Geometry) -> list[Form]:
+    def layouts(geometry: Geometry) -> list[Layout]:
         applies = geometry.window == 1 and min(geometry.inputs, geometry.outputs) > 1
-        return [TwoFactorForm(geometry, name, decomposition)] if applies else []
+        return [TwoFactorLayout(geometry, name, directions)] if applies else []
 
-    return Method(name, forms, **attributes)
+    return Method(name, layouts, **attributes)
 
 
-class TwoFactorForm(Form):
+class TwoFactorLayout(Layout):
     """Ranks: `(r,)`."""
 
-    def __init__(self, geometry: Geometry, method: str, decomposition: Decomposition) -> None:
+    def __init__(self, geometry: Geometry, method: str, directions: Directions) -> None:
         super().__init__(geometry)
         self.method = method
-        self._decomposition = decomposition
+        self._directions = directions
 
     @property
     def full_ranks(self) -> Ranks:
@@ -90,8 +90,22 @@ class TwoFactorForm(Form):
         # A strided 1x1 convolution drops positions in the first layer already.
         return Cost(params=weights + geometry.bias_params, macs=weights * geometry.positions)
 
-    def sweep(self, kernel: Matrix, moments: Moments) -> TwoFactorSweep:
-        return TwoFactorSweep(self, kernel, moments, self._decomposition)
+    def decompose(self, kernel: Matrix, moments: Moments) -> TwoFactorDecomposition:
+        return TwoFactorDecomposition(self, kernel, moments, self._directions)
+
+    def factors_of_weights(self, kernel: Matrix, ranks: Ranks) -> list[Matrix]:
+        (rank,) = ranks
+        mixing, decoder = self._directions(kernel.T @ kernel, rank)
+        missing = rank - mixing.shape[1]  # of a kernel of lower rank
+        spatial = self.geometry.kernel_shape[:-2]
+        return [
+            np.pad(kernel @ mixing, ((0, 0), (0, missing))).reshape(*spatial, -1, rank),
+            np.pad(decoder[:rank], ((0, missing), (0, 0))).reshape(*spatial, rank, -1),
+        ]
+
+    def product(self, factors: list[Matrix], ranks: Ranks) -> Matrix:
+        encoder, decoder = factors
+        return encoder.reshape(-1, *ranks) @ decoder.reshape(*ranks, -1)
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         encoder = first_or_middle(layer, f"{self.method}_in")
@@ -108,24 +122,24 @@ class TwoFactorForm(Form):
         ]
 
 
-class TwoFactorSweep(Sweep):
+class TwoFactorDecomposition(Decomposition):
     """Nested: each rank adds one column to the basis of the rank before."""
 
     def __init__(
         self,
-        form: TwoFactorForm,
+        layout: TwoFactorLayout,
         kernel: Matrix,
         moments: Moments,
-        decomposition: Decomposition,
+        directions: Directions,
     ) -> None:
-        super().__init__(form.geometry, kernel, moments)
-        self._form = form
-        self._decomposition = decomposition
-        self._spatial = form.geometry.kernel_shape[:-2]
+        super().__init__(layout.geometry, kernel, moments)
+        self._layout = layout
+        self._directions = directions
+        self._spatial = layout.geometry.kernel_shape[:-2]
         self._last_columns: tuple[int, _Columns] | None = None
 
-    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
-        return partial(TwoFactorSweep, self._form, decomposition=self._decomposition)
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Decomposition]:
+        return partial(TwoFactorDecomposition, self._layout, directions=self._directions)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         mixing, decoder = self._factors_of(ranks)
@@ -149,8 +163,8 @@ class TwoFactorSweep(Sweep):
         cross = self._second @ kept
         return cross, kept.T @ cross
 
-    def explained(self, ranks: Ranks) -> tuple[float, float]:
-        plain, weighted = self._columns(self._most(ranks)).explained
+    def explained_energy(self, ranks: Ranks) -> tuple[float, float]:
+        plain, weighted = self._columns(self._most(ranks)).explained_energy
         rank = min(ranks[0], len(plain) - 1)
         return float(plain[rank]), float(weighted[rank])
 
@@ -166,7 +180,7 @@ class TwoFactorSweep(Sweep):
     def _most(self, ranks: Ranks) -> int:
         """Columns to compute: as many as are offered, or all."""
         n, c = self.kernel.shape
-        fewer = min(n * c // (n + c), self._form.highest)
+        fewer = min(n * c // (n + c), self._layout.highest)
         return int(fewer if ranks[0] <= fewer else min(n, c))
 
     @cached_property
@@ -188,7 +202,7 @@ class TwoFactorSweep(Sweep):
         G = self._precise(lower_factor(moments.output_weight(kernel.shape[1])))
         own = self._precise(kernel)
         regularized = self._second + np.asarray(moments.ridge, own.dtype) * (own.T @ own)
-        Z, T = self._decomposition(G.T @ regularized @ G, count)
+        Z, T = self._directions(G.T @ regularized @ G, count)
         mixing, decoder = G @ Z, scipy.linalg.solve_triangular(G.T, T.T).T
         cross = self._second @ mixing
         gradient = moments.gradient
@@ -210,10 +224,10 @@ class _Columns:
         mixing: `G Z`, `(c, k)`.
         decoder: `T G^-1`, `(k, c)`.
         rows: the sampled rows through the first layer, `(m, k)`.
-        explained: see `nested`.
+        explained: see `truncation_error`.
     """
 
     mixing: Matrix
     decoder: Matrix
     rows: Matrix
-    explained: tuple[Sums, Sums]
+    explained_energy: tuple[Sums, Sums]

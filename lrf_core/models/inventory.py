@@ -9,7 +9,7 @@ import numpy as np
 
 from lrf_core import methods
 from lrf_core.artifacts import Call, Cost, LayerRecord
-from lrf_core.methods import Form, Geometry
+from lrf_core.methods import Geometry, Layout
 from lrf_core.methods.base import Matrix
 from lrf_core.models.cost import counted_layers, layer_macs, spatial_sizes
 from lrf_core.models.eligible import ineligibility_reason
@@ -111,20 +111,20 @@ def _with_methods(record: LayerRecord, method_names: tuple[str, ...]) -> LayerRe
     chosen = [methods.get(name) for name in method_names]
     if record.reason:
         return record
-    forms = {method.name: method.forms(geometry_of(record)) for method in chosen}
-    shrinking = tuple(name for name, found in forms.items() if any(map(_shrinks, found)))
+    layouts = {method.name: method.layouts(geometry_of(record)) for method in chosen}
+    shrinking = tuple(name for name, found in layouts.items() if any(map(_shrinks, found)))
     if shrinking:
         return record.model_copy(update={"methods": shrinking})
     reason = f"none of the methods {', '.join(method_names)} applies to its kernel"
-    if any(forms.values()):
+    if any(layouts.values()):
         reason = "every factorization of its kernel has as many parameters as it has, or more"
     return record.model_copy(update={"reason": reason})
 
 
-def _shrinks(form: Form) -> bool:
+def _shrinks(layout: Layout) -> bool:
     """Whether the smallest ranks on offer have fewer parameters than the layer."""
-    smallest = form.candidate_ranks(_RANKS_TRIED)[0]
-    return form.cost(smallest).params < form.geometry.cost.params
+    smallest = layout.candidate_ranks(_RANKS_TRIED)[0]
+    return layout.cost(smallest).params < layout.geometry.cost.params
 
 
 def _itemsize(layer: keras.Layer) -> int:

@@ -43,6 +43,11 @@ class ExploreSpec(Section):
         description="module:function, a loss of (outputs, uniform) whose gradient tells how much "
         "an error matters; default: the likelihood that the outputs stand for.",
     )
+    factors: Literal["data", "weights"] = Field(
+        "data",
+        description="What factors are fitted to: the feature maps (data), or the weights alone, by "
+        "tensorly and t3f, as the baseline of papers; these are not refitted.",
+    )
     ranks_per_mode: int = Field(16, ge=2, le=256, description="Ranks offered per mode, at most.")
     shards: int = Field(2, ge=1, le=64, description="Parts explored side by side in a pipeline.")
     latency: str | None = Field(

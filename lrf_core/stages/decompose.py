@@ -152,7 +152,8 @@ def prepare(
         )
 
     scores = Scores(model, factorizer, space.similarity)
-    plans = FittedPlans(model, factorizer, scores, refit if settings.refit else None)
+    is_refitted = settings.refit and explored.factors == "data"
+    plans = FittedPlans(model, factorizer, scores, refit if is_refitted else None)
 
     def drop_of(choices: Choices) -> MeasuredDrop:
         return trial.drop(plans.answering(_replaced(choices)))
@@ -288,7 +289,7 @@ def _factorizer(
         loss=explored.loss,
         window=similarity.get(explored.similarity).window,
     )
-    return Factorizer(model, records, moments, explored.memory_bytes)
+    return Factorizer(model, records, moments, explored.memory_bytes, explored.factors)
 
 
 def _calibration(

@@ -214,6 +214,7 @@ def _scored(
             per_mode=settings.ranks_per_mode,
             similarity=settings.similarity,
             feature_map=task.judged_on,
+            fit_to=settings.factors,
         )
         if cache:
             cache.keep(task.address, candidates)

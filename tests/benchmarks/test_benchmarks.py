@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 from tiny import tiny_cnn
 
@@ -15,13 +14,11 @@ from benchmarks import (
     allocation,
     cp_speed,
     exploring_cost,
-    finetuning,
     gate_statistics,
     layers,
     training_steps,
     vgg16_trunk,
 )
-from lrf_core.artifacts import Candidate, Cost
 from lrf_core.exploration.allocate import knapsack
 from lrf_core.exploration.resources import options_of
 from lrf_core.spec import FinetuneSpec
@@ -145,35 +142,6 @@ def test_chances_of_all_outcomes_add_up_to_what_drawing_them_comes_to() -> None:
 def test_the_true_drops_are_those_of_the_laws() -> None:
     losses, _ = gate_statistics.draw_losses(400_000, seed=1)
     assert losses.difference == pytest.approx(gate_statistics.LOSS_RISE, abs=0.002)
-
-
-@pytest.mark.parametrize("ranks", [(2, 3), (4, 3), (2, 5), (4, 5)])
-def test_factors_of_the_weights_amount_to_the_truncated_kernel(ranks: tuple[int, int]) -> None:
-    random = np.random.default_rng(0)
-    core = random.normal(size=(3, 3, *ranks))
-    kernel = np.einsum(
-        "hwab,ia,ob->hwio",
-        core,
-        random.normal(size=(4, ranks[0])),
-        random.normal(size=(5, ranks[1])),
-    )
-    cost = Cost(params=1, macs=1)
-    candidate = Candidate(
-        layer="conv",
-        method="tucker",
-        ranks=ranks,
-        cost=cost,
-        error=0.0,
-        similarity=1.0,
-        sensitivity=0.0,
-    )
-    factors = finetuning.tucker_factors(kernel, candidate)
-    assert len(factors) == 1 + (ranks[0] < 4) + (ranks[1] < 5)
-    first = factors[0] if ranks[0] < 4 else np.eye(4)
-    last = factors[-1] if ranks[1] < 5 else np.eye(5)
-    (middle,) = [factor for factor in factors if factor.ndim == 4]
-    rebuilt = np.einsum("hwab,ia,bo->hwio", middle, first, last)
-    assert rebuilt == pytest.approx(kernel, abs=1e-9)
 
 
 @pytest.mark.slow

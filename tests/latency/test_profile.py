@@ -24,7 +24,7 @@ from lrf_core.latency import (
     with_latency,
 )
 from lrf_core.latency.table import is_full
-from lrf_core.methods import Form
+from lrf_core.methods import Layout
 from lrf_core.methods.base import Ranks
 from lrf_core.models.inventory import geometry_of, take_inventory
 from lrf_core.models.trace import walk
@@ -46,13 +46,13 @@ def small_cnn() -> keras.Model:
     return keras.Model(inputs, layers.Dense(6, name="answer")(layers.Flatten()(x)), name="small")
 
 
-def candidate(record: LayerRecord, form: Form, ranks: Ranks) -> Candidate:
+def candidate(record: LayerRecord, layout: Layout, ranks: Ranks) -> Candidate:
     return Candidate(
         layer=record.name,
-        method=form.method,
-        form=form.name,
+        method=layout.method,
+        form=layout.name,
         ranks=ranks,
-        cost=form.cost(ranks),
+        cost=layout.cost(ranks),
         error=0.1,
         similarity=0.9,
         sensitivity=0.1,
@@ -61,12 +61,12 @@ def candidate(record: LayerRecord, form: Form, ranks: Ranks) -> Candidate:
 
 def all_candidates(records: Sequence[LayerRecord], per_mode: int) -> list[Candidate]:
     return [
-        candidate(record, form, ranks)
+        candidate(record, layout, ranks)
         for record in records
         for name in record.methods
-        for form in methods.get(name).forms(geometry_of(record))
-        for ranks in form.candidate_ranks(per_mode)
-        if form.cost(ranks).params < record.cost.params
+        for layout in methods.get(name).layouts(geometry_of(record))
+        for ranks in layout.candidate_ranks(per_mode)
+        if layout.cost(ranks).params < record.cost.params
     ]
 
 
@@ -154,8 +154,8 @@ def test_a_finished_table_is_not_measured_again_and_takes_more_methods(tmp_path:
         explored(model, file, ("svd", "cp"))
     more = profile(model, eligible(model), method_names=["cp"], **FEW, file=file)
     assert more.geometries[1].own == first.geometries[1].own
-    assert {form.method for form in more.geometries[0].forms} == {"cp"}
-    assert {form.method for form in more.geometries[1].forms} == {"svd"}
+    assert {layout.method for layout in more.geometries[0].forms} == {"cp"}
+    assert {layout.method for layout in more.geometries[1].forms} == {"svd"}
     assert more.geometries[0].methods == ("svd", "cp")
 
 
@@ -373,18 +373,18 @@ def test_chains_change_their_layers_at_full_ranks_only(name: str) -> None:
     seen = 0
     for record in eligible(model, [name]):
         layer = dict(walk(model))[record.name]
-        for form in methods.get(name).forms(geometry_of(record)):
+        for layout in methods.get(name).layouts(geometry_of(record)):
             kinds: dict[tuple[bool, ...], set[tuple[str, ...]]] = {}
-            for ranks in form.candidate_ranks(4):
-                chain = tuple(type(link).__name__ for link in form.chain(layer, ranks))
-                kinds.setdefault(is_full(ranks, form.full_ranks), set()).add(chain)
+            for ranks in layout.candidate_ranks(4):
+                chain = tuple(type(link).__name__ for link in layout.chain(layer, ranks))
+                kinds.setdefault(is_full(ranks, layout.full_ranks), set()).add(chain)
             assert all(len(same) == 1 for same in kinds.values())
             seen += 1
     assert seen
 
 
 def test_a_cost_is_never_taken_for_a_time() -> None:
-    """A candidate of a form that was not measured has no latency."""
+    """A candidate of a layout that was not measured has no latency."""
     model = small_cnn()
     table = profile(model, eligible(model, ["svd"]), method_names=["svd"], **FEW)
     found = joined(model, table, ("tucker", "svd"))

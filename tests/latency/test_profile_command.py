@@ -86,14 +86,14 @@ def test_compress_with_a_table_keeps_what_is_done_until_the_table_changes(
     assert code in (0, 3), err
     assert DesignSpace.load(tmp_path / "out" / "design_space.parquet").latency_ms
     lrf(*command)
-    assert "explore: kept" in caplog.text
+    assert "explore: loaded" in caplog.text
     caplog.clear()
     content = json.loads(table.read_text())
     content["geometries"][0]["own"]["median_ms"] = 7.5
     table.write_text(json.dumps(content))
     lrf(*command)
-    assert "analyze: kept" in caplog.text
-    assert "explore: kept" not in caplog.text
+    assert "analyze: loaded" in caplog.text
+    assert "explore: loaded" not in caplog.text
     assert 7.5 in DesignSpace.load(tmp_path / "out" / "design_space.parquet").latency_ms.values()
 
 

@@ -74,9 +74,11 @@ def check(model: keras.Model, path: str, method: str, moments: Moments) -> None:
         assert 0 <= candidate.error < 1.5
         assert 0 <= candidate.similarity <= 1
     geometry = geometry_of(record)
-    for form in methods.get(method).forms(geometry):
-        sweep = form.sweep(kernel_matrix(layer), moments)
-        ranks = form.candidate_ranks(3)[0]
-        assert all(np.isfinite(factor).all() for factor in sweep.factors(ranks))
+    for layout in methods.get(method).layouts(geometry):
+        decomposition = layout.decompose(kernel_matrix(layer), moments)
+        ranks = layout.candidate_ranks(3)[0]
+        assert all(np.isfinite(factor).all() for factor in decomposition.factors(ranks))
         # Directions without data fall back to the weights: nothing blows up.
-        assert np.abs(sweep.effective_kernel(ranks)).max() < 100 * np.abs(layer.kernel).max()
+        assert (
+            np.abs(decomposition.effective_kernel(ranks)).max() < 100 * np.abs(layer.kernel).max()
+        )

@@ -91,10 +91,10 @@ def test_cp_takes_a_bounded_number_of_steps(
     taken = {}
     for which in ((weights, inputs), ("random", "random")):
         steps.clear()
-        (form,) = methods.get("cp").forms(GEOMETRY)
-        sweep = form.sweep(kernel(which[0]).reshape(-1, SHAPE[-1]), moments(which[1]))
-        for ranks in form.candidate_ranks(4):
-            assert np.isfinite(sweep.effective_kernel(ranks)).all()
+        (layout,) = methods.get("cp").layouts(GEOMETRY)
+        decomposition = layout.decompose(kernel(which[0]).reshape(-1, SHAPE[-1]), moments(which[1]))
+        for ranks in layout.candidate_ranks(4):
+            assert np.isfinite(decomposition.effective_kernel(ranks)).all()
         taken[which] = dict(steps)
     hard, easy = taken[weights, inputs], taken["random", "random"]
     # Every rank may be fitted again with stronger ridges.
@@ -106,17 +106,17 @@ def test_components_that_always_cancel_are_regularized_so_often_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ridges = []
-    fitted = cp.CpSweep._fitted
+    fitted = cp.CpDecomposition._fitted
 
-    def seen(self: cp.CpSweep, rank: int, ridge: float) -> als.Solved:
+    def seen(self: cp.CpDecomposition, rank: int, ridge: float) -> als.Solved:
         ridges.append(ridge)
         return fitted(self, rank, ridge)
 
-    monkeypatch.setattr(cp.CpSweep, "_fitted", seen)
+    monkeypatch.setattr(cp.CpDecomposition, "_fitted", seen)
     monkeypatch.setattr(cp, "_LARGEST_NORM_RATIO", 0.0)
-    (form,) = methods.get("cp").forms(GEOMETRY)
-    sweep = form.sweep(kernel("random").reshape(-1, SHAPE[-1]), moments("random"))
-    sweep.effective_kernel((form.ladder[0],))
+    (layout,) = methods.get("cp").layouts(GEOMETRY)
+    decomposition = layout.decompose(kernel("random").reshape(-1, SHAPE[-1]), moments("random"))
+    decomposition.effective_kernel((layout.ladder[0],))
     assert len(ridges) == 1 + cp._RIDGES
     assert ridges == sorted(ridges)
     assert ridges[-1] < 1
@@ -127,12 +127,12 @@ def test_scoring_keeps_to_one_blas_thread(monkeypatch: pytest.MonkeyPatch) -> No
     threads = set()
     svd = methods.get("svd")
 
-    def forms(geometry: Geometry) -> Any:
+    def layouts(geometry: Geometry) -> Any:
         found = threadpoolctl.threadpool_info()
         threads.update(one["num_threads"] for one in found if one["user_api"] == "blas")
-        return svd.forms(geometry)
+        return svd.layouts(geometry)
 
-    monkeypatch.setitem(methods.base._registry, "svd", methods.base.Method("svd", forms))
+    monkeypatch.setitem(methods.base._registry, "svd", methods.base.Method("svd", layouts))
     inputs = keras.Input((16,))
     model = keras.Model(inputs, keras.layers.Dense(8, name="dense")(inputs))
     (record,) = take_inventory(model, ("svd",))

@@ -16,6 +16,7 @@ from lrf_core.artifacts import Candidate
 from lrf_core.calibration import collect_moments
 from lrf_core.errors import SpecError
 from lrf_core.exploration.factorize import Factorizer
+from lrf_core.methods.weights import FitTo
 from lrf_core.models.cost import model_cost
 from lrf_core.models.inventory import geometry_of, take_inventory
 from lrf_core.models.splice import splice
@@ -106,41 +107,41 @@ layers = st.one_of(convolutions(), dense_layers())
 
 @dataclass(frozen=True)
 class Subject:
-    """One form of one method, on the layer of a case."""
+    """One layout of one method, on the layer of a case."""
 
     case: Case
     factory: Factorizer
     method: str
-    form: methods.Form
+    layout: methods.Layout
 
     def candidate(self, ranks: tuple[int, ...]) -> Candidate:
         return Candidate(
             layer="layer",
             method=self.method,
-            form=self.form.name,
+            form=self.layout.name,
             ranks=ranks,
-            cost=self.form.cost(ranks),
+            cost=self.layout.cost(ranks),
             error=0,
             similarity=1,
             sensitivity=0,
         )
 
-    def sweep(self) -> methods.Sweep:
-        return self.factory.sweep(self.candidate(self.form.full_ranks))
+    def decompose(self) -> methods.Decomposition:
+        return self.factory.decomposition(self.candidate(self.layout.full_ranks))
 
     def model(self, ranks: tuple[int, ...]) -> keras.Model:
         return self.factory.factorized(self.factory.fit([self.candidate(ranks)]))
 
 
-def subjects(case: Case) -> list[Subject]:
-    """Every form of every method that applies to the case's layer."""
+def subjects(case: Case, fit_to: FitTo = "data") -> list[Subject]:
+    """Every layout of every method that applies to the case's layer."""
     records = {record.name: record for record in take_inventory(case.model, methods.names())}
     moments = collect_moments(case.model, {"layer": case.layer}, case.samples, batch_size=8)
-    factory = Factorizer(case.model, records, moments)
+    factory = Factorizer(case.model, records, moments, fit_to=fit_to)
     return [
-        Subject(case, factory, name, form)
+        Subject(case, factory, name, layout)
         for name in records["layer"].methods
-        for form in methods.get(name).forms(geometry_of(records["layer"]))
+        for layout in methods.get(name).layouts(geometry_of(records["layer"]))
     ]
 
 
@@ -156,7 +157,7 @@ def assert_same(model: keras.Model, expected: keras.Model, samples: np.ndarray) 
 def test_full_rank_is_the_layer_itself(drawn: Drawn) -> None:
     case = drawn.case()
     for subject in subjects(case):
-        assert_same(subject.model(subject.form.full_ranks), case.model, case.samples)
+        assert_same(subject.model(subject.layout.full_ranks), case.model, case.samples)
 
 
 def needs_onednn(layer: keras.Layer) -> bool:
@@ -165,11 +166,13 @@ def needs_onednn(layer: keras.Layer) -> bool:
 
 
 @relaxed
-@given(layers)
-def test_chain_has_the_predicted_cost_and_is_its_effective_kernel(drawn: Drawn) -> None:
+@given(layers, st.sampled_from(["data", "weights"]))
+def test_chain_has_the_predicted_cost_and_is_its_effective_kernel(
+    drawn: Drawn, fit_to: FitTo
+) -> None:
     case = drawn.case()
-    for subject in subjects(case):
-        grid = subject.form.candidate_ranks(4)
+    for subject in subjects(case, fit_to):
+        grid = subject.layout.candidate_ranks(4)
         for ranks in (grid[0], grid[len(grid) // 2]):
             chosen = subject.candidate(ranks)
             model = subject.model(ranks)
@@ -184,12 +187,12 @@ def test_chain_has_the_predicted_cost_and_is_its_effective_kernel(drawn: Drawn) 
 @given(layers)
 def test_moments_give_the_error_that_the_outputs_show(drawn: Drawn) -> None:
     for subject in subjects(drawn.case()):
-        sweep = subject.sweep()
-        kernel, moments = sweep.kernel, sweep.moments
+        decomposition = subject.decompose()
+        kernel, moments = decomposition.kernel, decomposition.moments
         own = kernel.T @ moments.full_second() @ kernel
-        for ranks in subject.form.candidate_ranks(4):
-            cross, replaced = sweep.output_moments(ranks)
-            effective = sweep.effective_kernel(ranks)
+        for ranks in subject.layout.candidate_ranks(4):
+            cross, replaced = decomposition.output_moments(ranks)
+            effective = decomposition.effective_kernel(ranks)
             difference = kernel - effective
             np.testing.assert_allclose(
                 own - cross - cross.T + replaced,
@@ -197,7 +200,7 @@ def test_moments_give_the_error_that_the_outputs_show(drawn: Drawn) -> None:
                 atol=1e-8 * max(1.0, np.abs(own).max()),
             )
             np.testing.assert_allclose(
-                sweep.outputs(ranks), moments.rows @ effective, atol=1e-3, rtol=1e-3
+                decomposition.outputs(ranks), moments.rows @ effective, atol=1e-3, rtol=1e-3
             )
 
 
@@ -206,14 +209,14 @@ def test_moments_give_the_error_that_the_outputs_show(drawn: Drawn) -> None:
 def test_error_does_not_grow_with_a_rank(drawn: Drawn) -> None:
     """In the weight and ridge that factors are fitted under, where each fit is optimal."""
     for subject in subjects(drawn.case()):
-        sweep = subject.sweep()
-        kernel, moments = sweep.kernel, sweep.moments
+        decomposition = subject.decompose()
+        kernel, moments = decomposition.kernel, decomposition.moments
         second = moments.regularized_second()
         weight = moments.output_weight(kernel.shape[1])
         scale = np.vdot(weight, kernel.T @ second @ kernel)
         errors: dict[tuple[int, ...], float] = {}
-        for ranks in subject.form.candidate_ranks(4):
-            difference = kernel - sweep.effective_kernel(ranks)
+        for ranks in subject.layout.candidate_ranks(4):
+            difference = kernel - decomposition.effective_kernel(ranks)
             errors[ranks] = float(np.vdot(weight, difference.T @ second @ difference))
         for small in errors:
             for large in errors:
@@ -224,18 +227,21 @@ def test_error_does_not_grow_with_a_rank(drawn: Drawn) -> None:
 @relaxed
 @given(layers)
 def test_a_refitted_sweep_is_as_good_at_its_ranks(drawn: Drawn) -> None:
-    """`again` on the same kernel and moments does not lose what the sweep had."""
+    """`again` on the same kernel and moments does not lose what the decomposition had."""
     for subject in subjects(drawn.case()):
-        sweep = subject.sweep()
-        grid = subject.form.candidate_ranks(4)
+        decomposition = subject.decompose()
+        grid = subject.layout.candidate_ranks(4)
         ranks = grid[len(grid) // 2]
-        second = sweep.moments.regularized_second()
-        weight = sweep.moments.output_weight(sweep.kernel.shape[1])
+        second = decomposition.moments.regularized_second()
+        weight = decomposition.moments.output_weight(decomposition.kernel.shape[1])
         errors = []
-        for each in (sweep, sweep.restart(ranks)(sweep.kernel, sweep.moments)):
-            difference = sweep.kernel - each.effective_kernel(ranks)
+        for each in (
+            decomposition,
+            decomposition.restart(ranks)(decomposition.kernel, decomposition.moments),
+        ):
+            difference = decomposition.kernel - each.effective_kernel(ranks)
             errors.append(float(np.vdot(weight, difference.T @ second @ difference)))
-        scale = np.vdot(weight, sweep.kernel.T @ second @ sweep.kernel)
+        scale = np.vdot(weight, decomposition.kernel.T @ second @ decomposition.kernel)
         assert errors[1] <= errors[0] + 1e-8 * scale
 
 
@@ -257,8 +263,8 @@ def example(request: pytest.FixtureRequest) -> list[Subject]:
     return subjects(case(make(), shape))
 
 
-def half(form: methods.Form) -> tuple[int, ...]:
-    return tuple(max(1, full // 2) for full in form.full_ranks)
+def half(layout: methods.Layout) -> tuple[int, ...]:
+    return tuple(max(1, full // 2) for full in layout.full_ranks)
 
 
 def test_every_method_applies_to_some_example() -> None:
@@ -274,7 +280,7 @@ def test_every_factor_gets_a_gradient(example: list[Subject]) -> None:
     import tensorflow as tf
 
     for subject in example:
-        model = subject.model(half(subject.form))
+        model = subject.model(half(subject.layout))
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(subject.case.samples) ** 2)
         gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
@@ -286,7 +292,7 @@ def test_the_chain_converts_to_litert(example: list[Subject]) -> None:
     from lrf_core.export import LitertModel, to_litert
 
     for subject in example:
-        model = subject.model(half(subject.form))
+        model = subject.model(half(subject.layout))
         one = subject.case.samples[:1]
         np.testing.assert_allclose(
             LitertModel(to_litert(model)).predict(one), model.predict_on_batch(one), atol=1e-4
@@ -296,9 +302,9 @@ def test_the_chain_converts_to_litert(example: list[Subject]) -> None:
 @pytest.mark.parametrize("wrong", [0, -1, 10**6])
 def test_ranks_outside_the_kernel_are_refused(example: list[Subject], wrong: int) -> None:
     for subject in example:
-        ranks = tuple(wrong for _ in subject.form.full_ranks)
+        ranks = tuple(wrong for _ in subject.layout.full_ranks)
         with pytest.raises(SpecError, match=f"{subject.method} ranks .* expected"):
-            subject.form.check_ranks(ranks)
+            subject.layout.check_ranks(ranks)
 
 
 def test_unknown_method_names_the_nearest() -> None:

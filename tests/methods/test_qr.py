@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lrf_core import methods
-from lrf_core.methods import Form, Geometry, Moments
+from lrf_core.methods import Geometry, Layout, Moments
 from lrf_core.methods.qr import pivoted_columns
 
 
-def form_of(name: str, n: int, c: int) -> Form:
-    return methods.get(name).form(Geometry((n, c), (), bias=False))
+def form_of(name: str, n: int, c: int) -> Layout:
+    return methods.get(name).layout(Geometry((n, c), (), bias=False))
 
 
 def moments_of(data: np.ndarray, gradient: np.ndarray | None = None) -> Moments:
@@ -31,7 +31,7 @@ def test_without_data_rank_r_keeps_the_r_leading_columns_as_they_are() -> None:
     """The span of Q's first columns is that of the columns that pivoting has picked."""
     kernel = np.random.default_rng(1).normal(size=(20, 5)) * [1, 50, 3, 9, 0.1]
     blind = Moments(np.eye(20), None, np.zeros((1, 20), np.float32), 10**6)
-    replaced = form_of("qr", 20, 5).sweep(kernel, blind).effective_kernel((2,))
+    replaced = form_of("qr", 20, 5).decompose(kernel, blind).effective_kernel((2,))
     kept = np.isclose(replaced, kernel, atol=1e-9).all(axis=0)
     assert list(kept) == [False, True, False, True, False]
 
@@ -44,7 +44,7 @@ def test_svd_is_never_worse_at_equal_rank(shape: tuple[int, int]) -> None:
     slopes = rng.normal(size=(50, c)) * 0.8 ** np.arange(c)
     moments = moments_of(rng.normal(size=(60, n)) * 0.9 ** np.arange(n), slopes.T @ slopes / 50)
     second, weight = moments.regularized_second(), moments.output_weight(c)
-    sweeps = {name: form_of(name, n, c).sweep(kernel, moments) for name in ("svd", "qr")}
+    sweeps = {name: form_of(name, n, c).decompose(kernel, moments) for name in ("svd", "qr")}
 
     def error(name: str, rank: int) -> float:
         D = kernel - sweeps[name].effective_kernel((rank,))

@@ -14,7 +14,7 @@ from lrf_core.artifacts import Call, Candidate
 from lrf_core.calibration import collect_moments
 from lrf_core.exploration.factorize import Factorizer
 from lrf_core.export import LitertModel, to_litert
-from lrf_core.methods import Form, Geometry, Moments
+from lrf_core.methods import Geometry, Layout, Moments
 from lrf_core.methods.t3f import tt_svd
 from lrf_core.methods.tt_matrix import expanded
 from lrf_core.models.cost import model_cost
@@ -44,15 +44,15 @@ class Replaced:
         moments = collect_moments(model, {record.name: layer}, samples)
         self._record = record
         self._factorizer = Factorizer(model, {record.name: record}, moments)
-        self.forms = methods.get("t3f").forms(geometry_of(record))
+        self.layouts = methods.get("t3f").layouts(geometry_of(record))
 
-    def by(self, form: Form, ranks: tuple[int, ...]) -> keras.Model:
+    def by(self, layout: Layout, ranks: tuple[int, ...]) -> keras.Model:
         candidate = Candidate(
             layer=self._record.name,
             method="t3f",
-            form=form.name,
+            form=layout.name,
             ranks=ranks,
-            cost=form.cost(ranks),
+            cost=layout.cost(ranks),
             error=0,
             similarity=1,
             sensitivity=0,
@@ -77,12 +77,12 @@ def test_awkward_sizes_are_exact_at_full_rank_and_cost_what_is_said(
     samples = samples_for(inputs)
     wanted = model.predict_on_batch(samples)
     replaced = Replaced(model, samples)
-    for form in replaced.forms:
-        exact = replaced.by(form, form.full_ranks)
+    for layout in replaced.layouts:
+        exact = replaced.by(layout, layout.full_ranks)
         np.testing.assert_allclose(
             exact.predict_on_batch(samples), wanted, atol=2e-5 * max(1.0, np.abs(wanted).max())
         )
-        assert model_cost(exact) == form.cost(form.full_ranks)
+        assert model_cost(exact) == layout.cost(layout.full_ranks)
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,12 @@ def test_every_core_of_a_padded_layer_gets_a_gradient(padded: tuple[Replaced, np
     import tensorflow as tf
 
     replaced, samples = padded
-    for form in replaced.forms:
-        model = replaced.by(form, form.ladder[-1])
+    for layout in replaced.layouts:
+        model = replaced.by(layout, layout.ladder[-1])
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(samples) ** 2)
         gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
-        assert len(gradients) == len(form.full_ranks) + 2  # cores and bias
+        assert len(gradients) == len(layout.full_ranks) + 2  # cores and bias
         assert all(np.abs(gradient.numpy()).max() > 0 for gradient in gradients)
 
 
@@ -110,7 +110,7 @@ def test_a_padded_layer_converts_and_saves(
     padded: tuple[Replaced, np.ndarray], tmp_path: Path
 ) -> None:
     replaced, samples = padded
-    model = replaced.by(replaced.forms[0], (3,))
+    model = replaced.by(replaced.layouts[0], (3,))
     wanted = model.predict_on_batch(samples)
     np.testing.assert_allclose(wanted.sum(axis=-1), 1, rtol=1e-5)
     model.save(tmp_path / "model.keras")
@@ -123,8 +123,8 @@ def test_a_padded_layer_converts_and_saves(
 def test_one_leading_axis_may_have_any_size() -> None:
     model = dense_model((None, 30), keras.layers.Dense(14, activation="softmax"))
     replaced = Replaced(model, samples_for((5, 30)))
-    form = replaced.forms[0]
-    exact = replaced.by(form, form.full_ranks)
+    layout = replaced.layouts[0]
+    exact = replaced.by(layout, layout.full_ranks)
     for length in (2, 9):
         samples = samples_for((length, 30))
         np.testing.assert_allclose(
@@ -147,7 +147,7 @@ def test_one_leading_axis_may_have_any_size() -> None:
     ids=["two open axes", "calls of other sizes", "calls of other depths", "convolution"],
 )
 def test_layers_whose_axes_no_reshape_can_restore_have_no_form(geometry: Geometry) -> None:
-    assert methods.get("t3f").forms(geometry) == []
+    assert methods.get("t3f").layouts(geometry) == []
 
 
 def test_settings_are_carried_over() -> None:
@@ -163,8 +163,8 @@ def test_settings_are_carried_over() -> None:
     )
     layer.trainable = False
     dense_model((29,), layer)
-    form = methods.get("t3f").forms(Geometry((29, 11), (), bias=True))[0]
-    chain = form.chain(layer, (2,))
+    layout = methods.get("t3f").layouts(Geometry((29, 11), (), bias=True))[0]
+    chain = layout.chain(layer, (2,))
     assert {type(link).__module__.split(".")[0] for link in chain} == {"keras"}
     assert {link.dtype_policy.name for link in chain} == {"mixed_float16"}
     assert chain[-1].activation is layer.activation
@@ -184,7 +184,7 @@ def test_padding_does_not_follow_the_image_data_format() -> None:
     replaced = Replaced(model, samples)
     keras.config.set_image_data_format("channels_first")
     try:
-        exact = replaced.by(replaced.forms[0], replaced.forms[0].full_ranks)
+        exact = replaced.by(replaced.layouts[0], replaced.layouts[0].full_ranks)
     finally:
         keras.config.set_image_data_format("channels_last")
     np.testing.assert_allclose(
@@ -194,8 +194,8 @@ def test_padding_does_not_follow_the_image_data_format() -> None:
 
 def test_shapes_compete_under_readable_names() -> None:
     def names(inputs: int, outputs: int) -> list[str]:
-        forms = methods.get("t3f").forms(Geometry((inputs, outputs), (), bias=False))
-        return [form.name for form in forms]
+        layouts = methods.get("t3f").layouts(Geometry((inputs, outputs), (), bias=False))
+        return [layout.name for layout in layouts]
 
     assert names(1000, 257) == ["40x25 > 13x20", "10x10x10 > 5x6x9"]
     assert names(9216, 4096) == ["24x24x16 > 16x16x16"]
@@ -222,11 +222,11 @@ def weighted_error(kernel: np.ndarray, replaced: np.ndarray, moments: Moments) -
 @pytest.mark.parametrize("n", [48, 150])  # all of S is fitted to, and its principal directions
 def test_fitted_cores_are_far_better_than_those_of_the_weights(n: int) -> None:
     kernel, moments = correlated(n, 40)
-    for form in methods.get("t3f").forms(Geometry(kernel.shape, (), bias=False)):
-        ranks = form.ladder[-1]
-        fitted = form.sweep(kernel, moments).effective_kernel(ranks)
-        padding = [(0, form.modes.shape[0] - n), (0, form.modes.shape[1] - 40)]
-        plain = expanded(tt_svd(np.pad(kernel, padding), form.modes, ranks))[:n, :40]
+    for layout in methods.get("t3f").layouts(Geometry(kernel.shape, (), bias=False)):
+        ranks = layout.ladder[-1]
+        fitted = layout.decompose(kernel, moments).effective_kernel(ranks)
+        padding = [(0, layout.modes.shape[0] - n), (0, layout.modes.shape[1] - 40)]
+        plain = expanded(tt_svd(np.pad(kernel, padding), layout.modes, ranks))[:n, :40]
         assert weighted_error(kernel, fitted, moments) < 0.15 * weighted_error(
             kernel, plain, moments
         )
@@ -235,11 +235,12 @@ def test_fitted_cores_are_far_better_than_those_of_the_weights(n: int) -> None:
 @pytest.mark.parametrize("n", [48, 150])
 def test_the_error_falls_along_the_ladder(n: int) -> None:
     kernel, moments = correlated(n, 40)
-    for form in methods.get("t3f").forms(Geometry(kernel.shape, (), bias=False)):
-        assert len(form.ladder) >= 5
-        sweep = form.sweep(kernel, moments)
+    for layout in methods.get("t3f").layouts(Geometry(kernel.shape, (), bias=False)):
+        assert len(layout.ladder) >= 5
+        decomposition = layout.decompose(kernel, moments)
         errors = [
-            weighted_error(kernel, sweep.effective_kernel(rung), moments) for rung in form.ladder
+            weighted_error(kernel, decomposition.effective_kernel(rung), moments)
+            for rung in layout.ladder
         ]
         assert all(after < before for before, after in itertools.pairwise(errors))
 
@@ -247,19 +248,20 @@ def test_the_error_falls_along_the_ladder(n: int) -> None:
 def test_a_matrix_of_low_tt_rank_is_found() -> None:
     rng = np.random.default_rng(2)
     _, moments = correlated(48, 40)
-    (form, _) = methods.get("t3f").forms(Geometry((48, 40), (), bias=False))
-    kernel = expanded([rng.normal(size=shape) for shape in form.modes.core_shapes((2,))])
-    found = form.sweep(kernel, moments).effective_kernel((2,))
+    (layout, _) = methods.get("t3f").layouts(Geometry((48, 40), (), bias=False))
+    kernel = expanded([rng.normal(size=shape) for shape in layout.modes.core_shapes((2,))])
+    found = layout.decompose(kernel, moments).effective_kernel((2,))
     energy = weighted_error(kernel, np.zeros_like(kernel), moments)
     assert weighted_error(kernel, found, moments) < 1e-9 * energy
 
 
 def test_ranks_between_and_beyond_the_rungs_are_fitted_too() -> None:
     kernel, moments = correlated(48, 40)
-    (form, _) = methods.get("t3f").forms(Geometry((48, 40), (), bias=False))
-    sweep = form.sweep(kernel, moments)
+    (layout, _) = methods.get("t3f").layouts(Geometry((48, 40), (), bias=False))
+    decomposition = layout.decompose(kernel, moments)
     errors = [
-        weighted_error(kernel, sweep.effective_kernel((rank,)), moments) for rank in (4, 5, 30)
+        weighted_error(kernel, decomposition.effective_kernel((rank,)), moments)
+        for rank in (4, 5, 30)
     ]
     assert errors[0] > errors[1] > errors[2]
-    assert [core.shape[-1] for core in sweep.factors((30,))] == [30, 1]
+    assert [core.shape[-1] for core in decomposition.factors((30,))] == [30, 1]

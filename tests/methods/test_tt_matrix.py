@@ -8,7 +8,7 @@ import pytest
 from lrf_core.methods import tt_matrix
 from lrf_core.methods.moments import SecondMoment
 from lrf_core.methods.t3f import leading_cores, square_root, tt_svd
-from lrf_core.methods.tt_fit import leading_directions, principal_rows
+from lrf_core.methods.tt_least_squares import leading_directions, principal_rows
 from lrf_core.methods.tt_matrix import (
     Modes,
     balanced_factors,

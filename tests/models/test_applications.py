@@ -50,16 +50,16 @@ def test_every_eligible_layer_can_be_factorized(name: str) -> None:
     )
     records = take_inventory(model, METHODS)
     assert total(record.cost for record in records).params == model.count_params()
-    forms = {r.name: forms_of(r)[0] for r in records if r.methods}
-    assert len(forms) > 5
+    layouts = {r.name: forms_of(r)[0] for r in records if r.methods}
+    assert len(layouts) > 5
     stays = total(record.cost for record in records if not record.methods)
     samples = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)).astype(np.float32)
     layers = dict(walk(model))
 
     def spliced_at(ranks: Ranks, weigh: Callable[[keras.Layer, Chain], None]) -> keras.Model:
-        chains = {path: form.chain(layers[path], ranks[path]) for path, form in forms.items()}
+        chains = {path: layout.chain(layers[path], ranks[path]) for path, layout in layouts.items()}
         spliced = splice(model, chains)
-        predicted = total(form.cost(ranks[path]) for path, form in forms.items())
+        predicted = total(layout.cost(ranks[path]) for path, layout in layouts.items())
         after = model_cost(spliced)
         assert after == stays + predicted
         assert after.params == spliced.count_params()
@@ -69,11 +69,12 @@ def test_every_eligible_layer_can_be_factorized(name: str) -> None:
                 chain[-1].bias.assign(layers[path].bias)
         return spliced
 
-    full = spliced_at({path: form.full_ranks for path, form in forms.items()}, exactly)
+    full = spliced_at({path: layout.full_ranks for path, layout in layouts.items()}, exactly)
     assert largest_difference(model, full, samples) < 1e-3
     del full
     quarter = {
-        path: tuple(max(1, rank // 4) for rank in form.full_ranks) for path, form in forms.items()
+        path: tuple(max(1, rank // 4) for rank in layout.full_ranks)
+        for path, layout in layouts.items()
     }
     low = spliced_at(quarter, the_other_way_round)
     assert largest_difference(model, low, samples) < 1e-3
@@ -103,7 +104,7 @@ def total(costs) -> Cost:
 
 
 def forms_of(record):
-    return methods.get(record.methods[0]).forms(geometry_of(record))
+    return methods.get(record.methods[0]).layouts(geometry_of(record))
 
 
 def kernels_of(chain) -> list[np.ndarray]:

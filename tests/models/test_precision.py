@@ -74,8 +74,8 @@ def test_layers_are_replaced_in_the_policy_of_the_model(policy: str) -> None:
     model = model_of(policy)
     check_can_be_rebuilt(model, model, eligible(model), SAMPLES)
     records = {record.name: record for record in take_inventory(model, ("tucker", "svd"))}
-    form = methods.get("tucker").forms(geometry_of(records["conv"]))[0]
-    chain = form.chain(model.get_layer("conv"), (2, 4))
+    layout = methods.get("tucker").layouts(geometry_of(records["conv"]))[0]
+    chain = layout.chain(model.get_layer("conv"), (2, 4))
     spliced = splice(model, {"conv": chain})
     assert {link.dtype_policy.name for link in chain} == {policy}
     assert model_cost(spliced).params == spliced.count_params()

@@ -104,8 +104,8 @@ def test_every_convolution_and_dense_layer_can_be_replaced(make: type) -> None:
 def test_a_shared_layer_becomes_one_shared_chain() -> None:
     model = randomized(shared())
     records = {record.name: record for record in take_inventory(model, ("tucker",))}
-    (form,) = methods.get("tucker").forms(geometry_of(records["twice"]))
-    chain = form.chain(model.get_layer("twice"), (2, 2))
+    (layout,) = methods.get("tucker").layouts(geometry_of(records["twice"]))
+    chain = layout.chain(model.get_layer("twice"), (2, 2))
     spliced = splice(model, {"twice": chain})
     assert spliced.count_params() - model.count_params() == (
         (3 * 2 + 9 * 2 * 2 + 2 * 3) - 9 * 3 * 3

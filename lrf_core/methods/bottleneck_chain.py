@@ -24,24 +24,25 @@ import keras
 import numpy as np
 import scipy.linalg
 from cachetools import LRUCache
+from tensorly.decomposition import partial_tucker, tensor_train
 
 from lrf_core.artifacts import Cost
 from lrf_core.methods.base import (
-    Form,
+    Decomposition,
     Geometry,
+    Layout,
     Matrix,
     Moments,
     Ranks,
-    Sweep,
     first_or_middle,
     last,
     lower_factor,
     pointwise,
     rank_grid,
 )
+from lrf_core.methods.encoded import Fit, Stage, in_basis
 from lrf_core.methods.moments import MAX_FULL_WIDTH, is_root
-from lrf_core.methods.nested import Sums, explained_by_rank
-from lrf_core.methods.train_fit import Fit, Stage, in_basis
+from lrf_core.methods.truncation_error import Sums, explained_by_rank
 
 # Every first rank takes a solve of its own: of this many weights, fewer are offered.
 _MANY_WEIGHTS = 2**20
@@ -55,7 +56,7 @@ def fits_in_memory(geometry: Geometry) -> bool:
     return geometry.window * geometry.inputs <= MAX_FULL_WIDTH
 
 
-class BottleneckChain(Form):
+class BottleneckChain(Layout):
     """Ranks: `(r1, ..., r_last)`, one between each two layers of the chain.
 
     Args:
@@ -144,8 +145,40 @@ class BottleneckChain(Form):
             macs += ranks[-1] * geometry.outputs * geometry.positions
         return Cost(params=params + geometry.bias_params, macs=macs)
 
-    def sweep(self, kernel: Matrix, moments: Moments) -> TrainSweep:
-        return TrainSweep(self, kernel, moments)
+    def decompose(self, kernel: Matrix, moments: Moments) -> BottleneckDecomposition:
+        return BottleneckDecomposition(self, kernel, moments)
+
+    def factors_of_weights(self, kernel: Matrix, ranks: Ranks) -> list[Matrix]:
+        geometry, full = self.geometry, self.full_ranks
+        by_channel = _by_channel(kernel, geometry)
+        tensor = by_channel.reshape(geometry.inputs, *self.windows, geometry.outputs)
+        if len(self.windows) == 1:
+            sides = {"rank": list(ranks), "modes": [0, 2]}
+            (core, (first, final)), _ = partial_tucker(tensor, init="svd", **sides)
+            cores = [first[None], core, final.T[..., None]]
+        else:
+            cores = tensor_train(tensor, [1, *ranks, 1])
+        encoder, *middle, decoder = [np.asarray(core) for core in cores]
+        convolutions = [core.swapaxes(0, 1) for core in middle]
+        if ranks[0] == full[0]:
+            convolutions[0] = encoder[0] @ convolutions[0]
+        if ranks[-1] == full[-1]:
+            convolutions[-1] = convolutions[-1] @ decoder[..., 0]
+        return [
+            *([encoder[0]] if ranks[0] < full[0] else []),
+            *convolutions,
+            *([decoder[..., 0]] if ranks[-1] < full[-1] else []),
+        ]
+
+    def product(self, factors: list[Matrix], ranks: Ranks) -> Matrix:
+        full, convolutions = self.full_ranks, list(factors)
+        encoder = convolutions.pop(0) if ranks[0] < full[0] else np.eye(full[0])
+        spread = convolutions.pop() if ranks[-1] < full[-1] else np.eye(full[-1])
+        for convolution in reversed(convolutions):
+            joined = convolution @ spread.reshape(convolution.shape[-1], -1)
+            spread = joined.swapaxes(0, 1)
+        kernel = encoder @ spread.reshape(ranks[0], -1)
+        return _by_position(kernel.reshape(-1, self.geometry.outputs), self.geometry)
 
     def chain(self, layer: keras.Layer, ranks: Ranks) -> list[keras.Layer]:
         full = self.full_ranks
@@ -195,52 +228,52 @@ def _along(
     )
 
 
-class TrainSweep(Sweep):
+class BottleneckDecomposition(Decomposition):
     """Nested in the last rank, and in every other for the encoders before it.
 
     A larger encoder does not always lead to a better one after it. The error must not grow with a
     rank, so a smaller choice of encoders stands in where it is better.
     """
 
-    def __init__(self, form: BottleneckChain, kernel: Matrix, moments: Moments) -> None:
-        super().__init__(form.geometry, kernel, moments)
-        self._form = form
-        self._output_weight = lower_factor(moments.output_weight(form.geometry.outputs))
-        # Not by a decorator: that would hold the sweep, and gigabytes until the next collection.
-        self._stages = LRUCache[tuple[Ranks, int], Stage](len(form.windows))
+    def __init__(self, layout: BottleneckChain, kernel: Matrix, moments: Moments) -> None:
+        super().__init__(layout.geometry, kernel, moments)
+        self._layout = layout
+        self._output_weight = lower_factor(moments.output_weight(layout.geometry.outputs))
+        # Not by a decorator: its cycle of references would hold gigabytes for long.
+        self._stages = LRUCache[tuple[Ranks, int], Stage](len(layout.windows))
         self._fits = LRUCache[Ranks, Fit](2)
         self._all_values: dict[Ranks, Sums] = {}
         self._all_sums: dict[Ranks, tuple[Sums, Sums]] = {}
 
-    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Sweep]:
-        return partial(TrainSweep, self._form)
+    def restart(self, ranks: Ranks) -> Callable[[Matrix, Moments], Decomposition]:
+        return partial(BottleneckDecomposition, self._layout)
 
     def effective_kernel(self, ranks: Ranks) -> Matrix:
         encoders, rank = self._best(ranks), ranks[-1]
-        fit, windows, outputs = self._fit(encoders), self._form.windows, self.kernel.shape[1]
+        fit, windows, outputs = self._fit(encoders), self._layout.windows, self.kernel.shape[1]
         spread = fit.coded[:, :rank] @ fit.decoder[:rank]
         for number in reversed(range(len(windows))):
             encoder = fit.stage.encoders[number][:, : encoders[number]]
             narrow = spread.reshape(encoder.shape[1], -1)
             spread = (encoder @ narrow).reshape(-1, outputs)
-        return np.asarray(_by_position(spread, self._form.geometry))
+        return np.asarray(_by_position(spread, self._layout.geometry))
 
     def factors(self, ranks: Ranks) -> list[Matrix]:
-        encoders, rank, full = self._best(ranks), ranks[-1], self._form.full_ranks
+        encoders, rank, full = self._best(ranks), ranks[-1], self._layout.full_ranks
         fit = self._fit(encoders)
         # Orthonormal decoders keep the factors well scaled.
         decoder, mixing = np.linalg.qr(fit.decoder[:rank].T)
         chosen = zip(fit.stage.encoders, encoders, strict=True)
         matrices = [encoder[:, :limit] for encoder, limit in chosen]
         matrices.append(fit.coded[:, :rank] @ mixing.T)
-        factors = _widened(matrices, self._form.windows, ranks)
+        factors = _widened(matrices, self._layout.windows, ranks)
         if rank == full[-1]:
             factors[-1] = factors[-1] @ decoder.T
         else:
             factors.append(decoder.T)
         if ranks[0] == full[0]:
             encoder = factors.pop(0)
-            first = factors[0].reshape(self._form.windows[0], ranks[0], -1)
+            first = factors[0].reshape(self._layout.windows[0], ranks[0], -1)
             factors[0] = np.matmul(encoder, first).reshape(factors[0].shape)
         return factors
 
@@ -250,7 +283,7 @@ class TrainSweep(Sweep):
         gram = fit.gram(ridge)[:rank, :rank]
         return fit.cross(ridge)[:, :rank] @ decoded, decoded.T @ gram @ decoded
 
-    def explained(self, ranks: Ranks) -> tuple[float, float]:
+    def explained_energy(self, ranks: Ranks) -> tuple[float, float]:
         plain, weighted = self._sums(self._best(ranks))
         return float(plain[ranks[-1]]), float(weighted[ranks[-1]])
 
@@ -278,22 +311,22 @@ class TrainSweep(Sweep):
         best = ranks[:-1]
         most = self._values(best)[: ranks[-1]].sum()
         for smaller in self._smaller(best):
-            explained = self._values(smaller)[: ranks[-1]].sum()
-            if explained > most:
-                best, most = smaller, explained
+            explained_energy = self._values(smaller)[: ranks[-1]].sum()
+            if explained_energy > most:
+                best, most = smaller, explained_energy
         return best
 
     def _smaller(self, encoders: Ranks) -> list[Ranks]:
         if len(encoders) == 1:
             return []  # the first encoder is nested: a larger one is never worse
         offered = [
-            [rank for rank in self._form.ladder(mode) if rank < limit] + [limit]
+            [rank for rank in self._layout.ladder(mode) if rank < limit] + [limit]
             for mode, limit in enumerate(encoders)
         ]
         return [
             ranks
             for ranks in itertools.product(*offered)
-            if ranks != encoders and self._form._feasible((*ranks, 1))
+            if ranks != encoders and self._layout._feasible((*ranks, 1))
         ]
 
     def _explained_by_rank(self, encoders: Ranks) -> tuple[Sums, Sums]:
@@ -304,7 +337,7 @@ class TrainSweep(Sweep):
 
     @cached_property
     def _root(self) -> Stage:
-        geometry = self._form.geometry
+        geometry = self._layout.geometry
         window, inputs = geometry.window, geometry.inputs
         moments = self.moments
         own = moments.full_second() if is_root(moments.second) else moments.second
@@ -314,7 +347,7 @@ class TrainSweep(Sweep):
         kernel = _by_channel(self.kernel, geometry)
         rows = _by_channel(self.moments.rows.T.astype(np.float64), geometry)
         return in_basis(
-            window, second, kernel, (second @ kernel, kernel, rows), (), self._form.full_ranks[0]
+            window, second, kernel, (second @ kernel, kernel, rows), (), self._layout.full_ranks[0]
         )
 
     def _stage(self, encoders: Ranks, widest: int) -> Stage:
@@ -330,14 +363,16 @@ class TrainSweep(Sweep):
         stage = self._stage_of(encoders)
         size = encoders[-1] * stage.window
         fitted = stage.backward(stage.solved_target[:size])
-        axis = self._form.windows[len(encoders) - 1]
+        axis = self._layout.windows[len(encoders) - 1]
         return stage.encoded(encoders[-1], fitted, axis, widest)
 
     def _stage_of(self, encoders: Ranks) -> Stage:
         """In which the last of these encoders is a truncation."""
         before, rank = encoders[:-1], encoders[-1]
-        widest = self._form.widest(before)
-        return self._stage(before, widest if rank <= widest else self._form.full_ranks[len(before)])
+        widest = self._layout.widest(before)
+        return self._stage(
+            before, widest if rank <= widest else self._layout.full_ranks[len(before)]
+        )
 
     def _fitted(self, encoders: Ranks) -> Fit:
         stage, G = self._stage_of(encoders), self._output_weight

@@ -112,10 +112,10 @@ class Target:
         out = [inverse.T for inverse in _inverses(whitening.outputs)]
         principal = principal_rows(second, PRINCIPAL_ROWS)
         variance = float(second.variance().sum())
-        whole = _padded(kernel.astype(_precision(kernel), copy=False), modes.shape)
+        whole = padded(kernel.astype(_precision(kernel), copy=False), modes.shape)
         V = _whitened(whole, whitening)
-        X = _times_kronecker(_padded(principal, (len(principal), modes.shape[0])), into)
-        H = _times_kronecker(_padded(weight, (modes.shape[1],) * 2), out)
+        X = _times_kronecker(padded(principal, (len(principal), modes.shape[0])), into)
+        H = _times_kronecker(padded(weight, (modes.shape[1],) * 2), out)
         H = _times_kronecker(H.T, out)
         exact = len(kernel) <= PRINCIPAL_ROWS
         rest = 0.0 if exact else max(0.0, 1 - float(np.vdot(principal, principal)) / variance)
@@ -310,18 +310,18 @@ def _mode_factors(second: SecondMoment, sizes: tuple[int, ...]) -> tuple[Matrix,
     values, filled = second.values, _PADDED_VARIANCE * variance.mean()
     if is_root(values):
         values, ridge = np.pad(values, ((0, 0), (0, padding))), max(second.ridge, 1e-9 * filled)
-        padded = SecondMoment(values, ridge)
+        whole = SecondMoment(values, ridge)
     else:
-        padded = SecondMoment(_padded(values, (total, total)), second.ridge)
-        np.fill_diagonal(padded.values[len(variance) :, len(variance) :], filled)
-    return tuple(lower_factor(moment) for moment in padded.marginals(sizes))
+        whole = SecondMoment(padded(values, (total, total)), second.ridge)
+        np.fill_diagonal(whole.values[len(variance) :, len(variance) :], filled)
+    return tuple(lower_factor(moment) for moment in whole.marginals(sizes))
 
 
 def _inverses(factors: Sequence[Matrix]) -> list[Matrix]:
     return [scipy.linalg.solve_triangular(L, np.eye(len(L)), lower=True) for L in factors]
 
 
-def _padded(matrix: Matrix, shape: tuple[int, int]) -> Matrix:
+def padded(matrix: Matrix, shape: tuple[int, int]) -> Matrix:
     if matrix.shape == shape:
         return matrix
     return np.pad(

@@ -1,7 +1,7 @@
 """Errors of every truncation of a sum of rank-one terms, in one go.
 
-A sweep whose replacement is `W'_r = sum_{i <= r} x_i y_i^T` for every rank r, with `x_i (n,)` and
-`y_i (c,)`, has of `C = W^T S W'` and `R = W'^T S W'`
+A decomposition whose replacement is `W'_r = sum_{i <= r} x_i y_i^T` for every rank r, with
+`x_i (n,)` and `y_i (c,)`, has of `C = W^T S W'` and `R = W'^T S W'`
 
     tr(F (C + C^T - R)) = 2 sum_{i <= r} (Y F W^T S X)_{ii}
                           - sum_{i, j <= r} (X^T S X * Y F Y^T)_{ij}

@@ -1,4 +1,4 @@
-"""Kernels with some modes encoded, and the regression that decodes them: arithmetic of `train`.
+"""Kernels with some modes encoded, and the regression that decodes them: see `bottleneck_chain`.
 
 Rows of an encoded kernel are ordered by channel, then by kernel position. So truncating channels
 leaves a leading block, and one Cholesky decomposition of the encoded `S` serves every truncation:
@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from lrf_core.methods.base import Matrix, lower_factor
-from lrf_core.methods.nested import Sums
+from lrf_core.methods.truncation_error import Sums
 
 
 @dataclass(frozen=True)
