@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from lrf_core.errors import ArtifactError, StorageError
 from lrf_core.spec import Spec
+from lrf_core.storage.address import Address
 from lrf_core.storage.content import Listing, content_at
-from lrf_core.storage.inputs import addressed, is_remote
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ def content_of(spec: Spec) -> Content:
     for name, source in sources.items():
         if source is None:
             continue
-        if not is_remote(source):
-            return Content("", f"what is in {name}: {source} cannot be seen from here")
         try:
-            listing = content_at(*addressed(source))
+            address = Address.of(source)
+            if not address.is_remote:
+                return Content("", f"what is in {name}: {source} cannot be seen from here")
+            listing = content_at(address.bucket_store(), address.path)
         except StorageError as error:
             return Content("", f"{name} cannot be seen from here: {error}")
         if reason := _unknown(listing):

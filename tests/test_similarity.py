@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import Trained
 
+import lrf_core as lrf
 from lrf_core import similarity
 from lrf_core.errors import SpecError
 from lrf_core.similarity import (
@@ -128,3 +130,27 @@ def test_unknown_metrics_are_refused_with_the_nearest_name() -> None:
         make_spec({"model": "m", "data": "d", "explore": {"similarity": "person"}})
     with pytest.raises(ValueError, match="'nmse' is registered already"):
         similarity.register(Similarity("nmse", nmse))
+
+
+def test_a_registered_similarity_chooses_ranks(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "_registry", dict(similarity._registry))
+    similarity.register(Similarity("halved", lambda original, replaced: 0.5))
+    settings = lrf.ExploreSpec(samples=64, similarity="halved", ranks_per_mode=4)
+    analysis = lrf.analyze(trained.model, trained.data, settings=settings)
+    space = lrf.explore(trained.model, trained.data, analysis, settings=settings)
+
+    assert space.similarity == "halved"
+    assert {candidate.similarity for candidate in space.candidates} == {0.5}
+    # One threshold for all layers: every candidate reaches it, so the smallest are chosen.
+    plan, _ = lrf.decompose(
+        trained.model,
+        trained.data,
+        [space],
+        lrf.Goal(params_reduction=0.5),
+        settings=lrf.DecomposeSpec(policy="threshold", refit=False),
+    )
+    for chosen in plan.replaced():
+        of_layer = [each for each in space.candidates if each.layer == chosen.layer]
+        assert chosen.cost.params == min(each.cost.params for each in of_layer)

@@ -57,19 +57,21 @@ def profile(
     Ends with 0 when all is measured, 2 for bad input, 1 for anything else.
     """
     import_tensorflow_quietly()
+    from lrf_core import methods
     from lrf_core.latency import profile as profile_layers
     from lrf_core.models.inventory import take_inventory
     from lrf_core.models.load import load_model
     from lrf_core.report.tables import latency_table
     from lrf_core.run.summary import print_result
 
+    names = methods.chosen(spec.explore.methods)
     network = load_model(spec.model, spec.weights)
-    inventory = take_inventory(network, spec.explore.methods, _shape(network, spec))
+    inventory = take_inventory(network, names, _shape(network, spec))
     records = [record for record in inventory if record.methods]
     table = profile_layers(
         network,
         records,
-        method_names=spec.explore.methods,
+        method_names=names,
         per_mode=spec.explore.ranks_per_mode,
         points=points,
         repeats=repeats,

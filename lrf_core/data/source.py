@@ -18,7 +18,7 @@ from lrf_core.errors import DataError
 from lrf_core.models.unroll import to_functional
 from lrf_core.named_function import PATTERN
 from lrf_core.storage.cache import named
-from lrf_core.storage.inputs import file_at, folder_at, is_remote
+from lrf_core.storage.inputs import file_at, folder_at
 
 _FUNCTION = re.compile(PATTERN)
 _KNOWN = "an .npz file, a folder of class folders of images, or module:function"
@@ -53,7 +53,7 @@ def open_data(source: str, model: keras.Model, seed: int = 0) -> Data:
     folder = folder_at(source)
     if folder is not None:
         return _open_folder(source, folder, expected, seed)
-    if not is_remote(source) and _FUNCTION.fullmatch(source):
+    if _FUNCTION.fullmatch(source):
         return open_function(source, expected, seed)
     raise DataError(f"no data at {source}; give {_KNOWN}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from lrf_core import methods
 from lrf_core.artifacts import Candidate, DesignSpace, LayerRecord
 from lrf_core.errors import ArtifactError
 from lrf_core.latency.geometry import TimedGeometry, timed_geometries
@@ -41,11 +42,13 @@ def latency_table(
         return profile(
             model,
             records,
-            method_names=settings.methods,
+            method_names=methods.chosen(settings.methods),
             per_mode=settings.ranks_per_mode,
         )
     table = LatencyTable.load(settings.latency)
-    check_covers(table, timed_geometries(records, layers), settings.methods, settings.latency)
+    check_covers(
+        table, timed_geometries(records, layers), methods.chosen(settings.methods), settings.latency
+    )
     return table
 
 
@@ -62,7 +65,7 @@ def measured_first(
     profile(
         model,
         records,
-        method_names=settings.methods,
+        method_names=methods.chosen(settings.methods),
         per_mode=settings.ranks_per_mode,
         file=file,
     )

@@ -268,6 +268,11 @@ def names() -> tuple[str, ...]:
     return tuple(_registry)
 
 
+def chosen(wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The names given; those of all registered methods if none are."""
+    return names() if wanted is None else tuple(wanted)
+
+
 def get(name: str) -> Method:
     """The method of this name. Raises SpecError with the nearest name."""
     if name not in _registry:

@@ -17,7 +17,8 @@ from lrf_core.files.scratch import scratch_folder
 from lrf_core.models import unpack
 from lrf_core.models.keras2 import is_keras2, upgraded
 from lrf_core.models.safety import check_size, checked_model
-from lrf_core.storage.inputs import file_at, is_remote
+from lrf_core.storage.address import Address
+from lrf_core.storage.inputs import file_at
 
 _HDF5 = (".h5", ".hdf5")
 # Folders for copies.
@@ -231,8 +232,9 @@ def model_at(source: str) -> Path:
         ModelError: there is none in S3; of a path, whoever reads it says so.
         StorageError: S3 cannot be reached, refuses the keys, or the cache cannot be written.
     """
-    if not is_remote(source):
-        return _local(source)
+    address = Address.of(source)
+    if not address.is_remote:
+        return Path(address.path)
     file = file_at(source) or file_at(f"{source.rstrip('/')}/{MODEL_FILE}")
     if file is None:
         raise ModelError(
@@ -244,13 +246,10 @@ def model_at(source: str) -> Path:
 
 def weights_at(source: str) -> Path:
     """The path of a file of weights, as `model_at` gives that of a model."""
-    if not is_remote(source):
-        return _local(source)
+    address = Address.of(source)
+    if not address.is_remote:
+        return Path(address.path)
     file = file_at(source)
     if file is None:
         raise ModelError(f"no weights at {source}; give a .weights.h5, .h5 or .keras file")
     return file
-
-
-def _local(source: str) -> Path:
-    return file_at(source) or Path(source.removeprefix("file://"))

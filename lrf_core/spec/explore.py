@@ -15,10 +15,11 @@ from lrf_core.spec.section import Section
 class ExploreSpec(Section):
     """How the design space is made."""
 
-    methods: tuple[str, ...] = Field(
-        ("tucker", "cp", "tensor_train", "svd", "qr", "t3f"),
+    methods: tuple[str, ...] | None = Field(
+        None,
         min_length=1,
-        description="Factorizations that compete for each layer.",
+        description="Factorizations that compete for each layer, of tucker, cp, tensor_train, svd, "
+        "qr, t3f and those registered. Default: all.",
     )
     layers: tuple[str, ...] = Field(("*",), description="Glob patterns of layers to consider.")
     exclude: tuple[str, ...] = Field((), description="Glob patterns of layers to leave alone.")

@@ -7,6 +7,7 @@ import fnmatch
 import keras
 import numpy as np
 
+from lrf_core import methods
 from lrf_core.artifacts import Analysis, LayerRecord, Lineage
 from lrf_core.data import Data
 from lrf_core.exploration.shards import balanced_shards
@@ -44,7 +45,7 @@ def analyze(
     few = data.test.read(np.arange(min(CHECKED_SAMPLES, data.test.count)))
     layers = tuple(
         _selected(record, settings)
-        for record in take_inventory(model, settings.methods, sample_shape(few))
+        for record in take_inventory(model, methods.chosen(settings.methods), sample_shape(few))
     )
     check_can_be_rebuilt(given, model, [record.name for record in layers if record.methods], few)
     digest = model_digest(model)

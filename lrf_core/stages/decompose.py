@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from lrf_core import similarity
+from lrf_core import methods, similarity
 from lrf_core.artifacts import (
     Analysis,
     Candidate,
@@ -277,7 +277,7 @@ def _factorizer(
 
     The moments are those that they were explored with, to the last bit.
     """
-    inventory = take_inventory(model, explored.methods, shape)
+    inventory = take_inventory(model, methods.chosen(explored.methods), shape)
     records = {record.name: record for record in inventory if record.name in space.layers}
     moments = moments_of_all(
         model,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import keras
 
-from lrf_core import similarity, telemetry
+from lrf_core import methods, similarity, telemetry
 from lrf_core.artifacts import Analysis, Candidate, DesignSpace, LayerRecord, Lineage
 from lrf_core.calibration import (
     calibrated_groups,
@@ -166,9 +166,10 @@ class _Task:
 
 def _with_methods(records: Sequence[LayerRecord], settings: ExploreSpec) -> Iterator[LayerRecord]:
     """The layers, with those of their methods that the settings name."""
+    wanted = methods.chosen(settings.methods)
     for record in records:
-        methods = tuple(name for name in record.methods if name in settings.methods)
-        yield record.model_copy(update={"methods": methods})
+        names = tuple(name for name in record.methods if name in wanted)
+        yield record.model_copy(update={"methods": names})
 
 
 def _cached(tasks: Sequence[_Task], cache: ScoreCache | None) -> _Scores:

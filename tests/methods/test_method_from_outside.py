@@ -24,6 +24,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("registered")
 def test_a_registered_method_is_explored_and_chosen(trained: Trained) -> None:
     model, data = trained.model, trained.data
+    everything = lrf.analyze(model, data, settings=lrf.ExploreSpec(samples=64))
+    assert "ours" in {name for record in everything.eligible() for name in record.methods}
     settings = lrf.ExploreSpec(samples=64, methods=("ours",))
     analysis = lrf.analyze(model, data, settings=settings)
     (hidden,) = [record for record in analysis.eligible() if record.name == "hidden"]

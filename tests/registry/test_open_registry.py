@@ -30,7 +30,7 @@ def test_each_kind_is_opened_without_a_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("", "of an unknown kind; use bucket, kubeflow"),
+        ("", "of an unknown kind; use bucket or kubeflow"),
         ("wandb+https://host", "of an unknown kind"),
         ("kubeflow", "of an unknown kind"),
         ("kubeflow+ftp://host", "of an unknown kind"),

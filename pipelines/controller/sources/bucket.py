@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from lrf_core.registry.asking import COMPRESS
+from lrf_core.registry.requests import COMPRESS
 from lrf_core.storage import Entry, MissingObjectError, Store
 from pipelines.controller.outcome import Outcome
 from pipelines.controller.sources.base import Asked, is_model

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrf_core.registry.asking import AskingRegistry, open_asking
+from lrf_core.registry import open_requests
+from lrf_core.registry.requests import RequestSource
 from pipelines.controller.outcome import Outcome
 from pipelines.controller.sources.base import Asked
 
@@ -18,14 +19,14 @@ class RegisteredSource:
     has, else that of the registered model."""
 
     uri: str
-    registry: AskingRegistry
+    registry: RequestSource
 
     @classmethod
     def open(cls, uri: str) -> RegisteredSource:
-        return cls(uri, open_asking(uri))
+        return cls(uri, open_requests(uri))
 
     def asked(self) -> Iterator[Asked]:
-        for version in self.registry.asking():
+        for version in self.registry.requests():
             yield Asked(
                 version.id,
                 version.model,
@@ -35,7 +36,7 @@ class RegisteredSource:
             )
 
     def fetches(self, model: str) -> bool:
-        return bool(self.registry.fetched) and model.startswith(self.registry.fetched)
+        return bool(self.registry.own_schemes) and model.startswith(self.registry.own_schemes)
 
     def fetch(self, model: str, folder: Path) -> None:
         self.registry.fetch(model, folder)
@@ -43,7 +44,7 @@ class RegisteredSource:
     def tell(self, outcome: Outcome) -> None:
         facts: dict[str, str | float] = {**outcome.properties()}
         facts.update({f"lrf.{name}": value for name, value in outcome.metrics().items()})
-        self.registry.tell(outcome.note.reference, facts)
+        self.registry.report(outcome.note.reference, facts)
 
 
 def _as_release_name(name: str) -> str | None:

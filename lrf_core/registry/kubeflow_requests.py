@@ -10,22 +10,22 @@ from typing import ClassVar
 from model_registry.types import ModelArtifact, ModelVersion
 from mr_openapi.exceptions import NotFoundException
 
-from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, CompressionRequest
 from lrf_core.registry.base import RegistryError
 from lrf_core.registry.kubeflow import KubeflowRegistry
 from lrf_core.registry.kubeflow_client import Client
+from lrf_core.registry.requests import COMPRESS, DONE, MODEL, NAME, STATE, CompressionRequest
 
 _PAGE = 100
 
 
 @dataclass(frozen=True)
-class KubeflowAsking:
-    """See `AskingRegistry` for what each method promises. Ids are `<model>/<version>/<id>`."""
+class KubeflowRequests:
+    """See `RequestSource` for what each method promises. Ids are `<model>/<version>/<id>`."""
 
-    fetched: ClassVar[tuple[str, ...]] = ()
+    own_schemes: ClassVar[tuple[str, ...]] = ()
     registry: KubeflowRegistry
 
-    def asking(self) -> list[CompressionRequest]:
+    def requests(self) -> list[CompressionRequest]:
         async def work(client: Client) -> list[CompressionRequest]:
             asking = [version for version in await _versions(client) if _asks(version)]
             return [await _asking(client, version) for version in asking]
@@ -35,7 +35,7 @@ class KubeflowAsking:
     def fetch(self, model: str, folder: Path) -> None:
         raise RegistryError(f"{model:.200} is nothing that the model registry itself can read")
 
-    def tell(self, version: str, facts: Mapping[str, str | float]) -> None:
+    def report(self, version: str, facts: Mapping[str, str | float]) -> None:
         async def work(client: Client) -> None:
             found = await client.get_model_version_by_id(version.rpartition("/")[2])
             known = dict(found.custom_properties or {}) if found else {}

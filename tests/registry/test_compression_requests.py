@@ -14,10 +14,10 @@ from model_registry.types import ModelArtifact, ModelVersion, RegisteredModel
 from model_registry_server import ModelRegistryServer
 from registry_case import RegistryCase
 
-from lrf_core.registry import RegistryError
-from lrf_core.registry.asking import AskingRegistry, CompressionRequest, open_asking
+from lrf_core.registry import RegistryError, open_requests
 from lrf_core.registry.kubeflow import KubeflowRegistry
 from lrf_core.registry.kubeflow_client import Client
+from lrf_core.registry.requests import CompressionRequest, RequestSource
 
 MODEL = "s3://models/digits.keras"
 
@@ -31,7 +31,7 @@ class Asking:
         properties: of a version, by its id.
     """
 
-    registry: AskingRegistry
+    registry: RequestSource
     add: Callable[[str, dict[str, Any]], str]
     properties: Callable[[str], dict[str, Any]]
 
@@ -63,7 +63,7 @@ def kubeflow(model_registry: ModelRegistryServer) -> Asking:
             for name, value in stored.get("customProperties", {}).items()
         }
 
-    return Asking(open_asking(f"kubeflow+{model_registry.address}"), add, properties)
+    return Asking(open_requests(f"kubeflow+{model_registry.address}"), add, properties)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def mlflow(mlflow_case: RegistryCase) -> Asking:
         name, _, number = version.rpartition("/")
         return dict(client.get_model_version(name, number).tags)
 
-    return Asking(open_asking(mlflow_case.uri), add, properties)
+    return Asking(open_requests(mlflow_case.uri), add, properties)
 
 
 @pytest.fixture(params=["kubeflow", "mlflow"])
@@ -92,7 +92,7 @@ def case(request: pytest.FixtureRequest) -> Asking:
 
 def asking(case: Asking, name: str) -> list[CompressionRequest]:
     """Of one registered model: one server serves many tests."""
-    return [version for version in case.registry.asking() if version.name == name]
+    return [version for version in case.registry.requests() if version.name == name]
 
 
 def test_versions_that_ask_are_found_until_they_are_done(case: Asking) -> None:
@@ -105,10 +105,10 @@ def test_versions_that_ask_are_found_until_they_are_done(case: Asking) -> None:
     assert first == CompressionRequest(asks, name, MODEL, "small", None)
     assert second == CompressionRequest(named, name, "s3://b/k.h5", "small", "other")
 
-    case.registry.tell(asks, {"lrf.state": "running", "lrf.reason": ""})
+    case.registry.report(asks, {"lrf.state": "running", "lrf.reason": ""})
     assert len(asking(case, name)) == 2
-    case.registry.tell(asks, {"lrf.state": "published", "lrf.params_after": 50.5})
-    case.registry.tell(named, {"lrf.state": "refused", "lrf.reason": "3 points lost"})
+    case.registry.report(asks, {"lrf.state": "published", "lrf.params_after": 50.5})
+    case.registry.report(named, {"lrf.state": "refused", "lrf.reason": "3 points lost"})
     assert asking(case, name) == []
     told = case.properties(asks)
     assert told["lrf.state"] == "published"
@@ -121,7 +121,7 @@ def test_telling_again_changes_nothing_and_a_value_can_be_emptied(case: Asking) 
     name = f"digits-{uuid.uuid4().hex[:6]}"
     asks = case.add(name, {"lrf.compress": "small"})
     for reason in ("no space left", "no space left", ""):
-        case.registry.tell(asks, {"lrf.state": "failed", "lrf.reason": reason})
+        case.registry.report(asks, {"lrf.state": "failed", "lrf.reason": reason})
         assert case.properties(asks).get("lrf.reason", "") == reason
     assert len(asking(case, name)) == 1
 
@@ -129,25 +129,25 @@ def test_telling_again_changes_nothing_and_a_value_can_be_emptied(case: Asking) 
 def test_a_version_that_is_gone_is_no_error(case: Asking) -> None:
     name = f"digits-{uuid.uuid4().hex[:6]}"
     asks = case.add(name, {"lrf.compress": "small"})
-    case.registry.tell(asks.rpartition("/")[0] + "/77777", {"lrf.state": "failed"})
+    case.registry.report(asks.rpartition("/")[0] + "/77777", {"lrf.state": "failed"})
 
 
 def test_all_pages_are_read(kubeflow: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrf_core.registry.kubeflow_asking._PAGE", 2)
+    monkeypatch.setattr("lrf_core.registry.kubeflow_requests._PAGE", 2)
     versions = {kubeflow.add("digits", {"lrf.compress": "small"}) for _ in range(5)}
-    assert {version.id for version in kubeflow.registry.asking()} == versions
+    assert {version.id for version in kubeflow.registry.requests()} == versions
 
 
 @pytest.mark.parametrize("kind", ["kubeflow", "mlflow"])
 def test_a_registry_that_fails_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with answering(status(401)) as address:
-        registry = open_asking(f"{kind}+{address}")
+        registry = open_requests(f"{kind}+{address}")
         with pytest.raises(RegistryError) as caught:
-            registry.asking()
+            registry.requests()
     assert "\n" not in str(caught.value)
 
 
 def test_a_bucket_holds_no_versions_that_ask() -> None:
     with pytest.raises(RegistryError, match="unknown kind"):
-        open_asking("ftp://host")
+        open_requests("ftp://host")

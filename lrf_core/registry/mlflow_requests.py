@@ -12,22 +12,22 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from lrf_core.registry.asking import COMPRESS, DONE, MODEL, NAME, STATE, CompressionRequest
 from lrf_core.registry.mlflow import MlflowRegistry
+from lrf_core.registry.requests import COMPRESS, DONE, MODEL, NAME, STATE, CompressionRequest
 
 _PAGE = 200
 _OF_RUN, _OF_MODEL = "runs:/", "models:/"
 
 
 @dataclass(frozen=True)
-class MlflowAsking:
-    """See `AskingRegistry` for what each method promises. Ids are `<model>/<version>`."""
+class MlflowRequests:
+    """See `RequestSource` for what each method promises. Ids are `<model>/<version>`."""
 
     # Of servers that keep artifacts for their clients.
-    fetched: ClassVar[tuple[str, ...]] = ("mlflow-artifacts:",)
+    own_schemes: ClassVar[tuple[str, ...]] = ("mlflow-artifacts:",)
     registry: MlflowRegistry
 
-    def asking(self) -> list[CompressionRequest]:
+    def requests(self) -> list[CompressionRequest]:
         with self.registry.connection.explained() as client:
             asking = [version for version in _versions(client) if _asks(version)]
             return [_asking(client, version) for version in asking]
@@ -39,7 +39,7 @@ class MlflowAsking:
                 artifact_uri=model, dst_path=str(folder), tracking_uri=connection.address
             )
 
-    def tell(self, version: str, facts: Mapping[str, str | float]) -> None:
+    def report(self, version: str, facts: Mapping[str, str | float]) -> None:
         name, _, number = version.rpartition("/")
         with self.registry.connection.explained() as client:
             try:
