@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from lrf_core.calibration.lazy_tensorflow import tf
 from lrf_core.calibration.memory import DEFAULT_MEMORY_BYTES, batch_size_for
@@ -39,17 +39,8 @@ class PairedMoments:
     rows_seen: int
 
 
-@dataclass(frozen=True)
-class _Target:
-    """One call of a layer in the original, on one batch, at sampled positions."""
-
-    indices: NDArray[np.int32]
-    outputs: tf.Tensor
-    weight: float
-
-
 class PairedCalibration:
-    """Runs the original once, then a compressed copy as often as it is asked.
+    """Runs the original and a compressed copy side by side, up to the layer that is wanted.
 
     Args:
         layers: path to convolution or dense layer of `model`.
@@ -70,35 +61,44 @@ class PairedCalibration:
     ) -> None:
         self._layers = layers
         self._count = sample_count(samples)
-        running = in_float32(model)
-        batch_size = batch_size or _batch_size(running, samples, memory_bytes)
+        self._seed = seed
+        self._original = in_float32(model)
+        # One sample, or as many as the model insists on.
+        least = self._original.inputs[0].shape[0] or 1
+        self._watched = {path: layer for path, layer in walk(self._original) if path in layers}
+        found = survey(self._original, self._watched, chosen(samples, slice(least)))
+        self._calls = {path: len(calls.inputs) for path, calls in found.calls.items()}
+        batch_size = batch_size or batch_size_for(found.bytes_per_sample, memory_bytes)
         self._batches = [
             chosen(samples, slice(start, start + batch_size))
             for start in range(0, self._count, batch_size)
         ]
-        watched = {path: layer for path, layer in walk(running) if path in layers}
-        rngs = {path: np.random.default_rng([seed, zlib.crc32(path.encode())]) for path in layers}
-        self._targets = [
-            {
-                path: [self._target(path, source, rngs[path]) for source in sources]
-                for path, sources in _inputs_seen(running, watched, batch).items()
-            }
-            for batch in self._batches
-        ]
 
     def moments(self, copy: keras.Model, path: str) -> PairedMoments:
         """Of one layer, with what it sees in `copy`, a model of the same layers."""
-        layer = self._layers[path]
+        layer, calls = self._layers[path], self._calls[path]
+        kernel = tf.reshape(tf.cast(layer.kernel, tf.float32), [-1, layer.kernel.shape[-1]])
+        per_sample = positions_to_sum(layer, self._count)
+        # The same positions whenever this layer is looked at.
+        rng = np.random.default_rng([self._seed, zlib.crc32(path.encode())])
         second: Any = 0.0
         cross: Any = 0.0
         seen = 0
-        copied = {path: dict(walk(copy))[path]}
-        for batch, targets in zip(self._batches, self._targets, strict=True):
-            sources = _inputs_seen(copy, copied, batch)[path]
-            for source, target in zip(sources, targets[path], strict=True):
-                rows = gathered_rows(layer, source, tf.constant(target.indices))
-                second = second + tf.matmul(rows, rows, True).numpy() * target.weight
-                cross = cross + tf.matmul(rows, target.outputs, True).numpy() * target.weight
+        copied = dict(walk(copy))[path]
+        for batch in self._batches:
+            originals = _inputs_seen(self._original, self._watched[path], calls, batch)
+            for source, now in zip(
+                originals, _inputs_seen(copy, copied, calls, batch), strict=True
+            ):
+                table = patch_table(layer, source.shape[1:])
+                count = int(source.shape[0])
+                positions = drawn(table, count, per_sample, rng)
+                indices = tf.constant(table.indices_in_batch(positions))
+                weight = count * table.positions / len(positions)
+                rows = gathered_rows(layer, now, indices)
+                outputs = tf.matmul(gathered_rows(layer, source, indices), kernel)
+                second = second + tf.matmul(rows, rows, True).numpy() * weight
+                cross = cross + tf.matmul(rows, outputs, True).numpy() * weight
                 seen += int(rows.shape[0])
         return PairedMoments(
             np.asarray(second, np.float64) / self._count,
@@ -106,31 +106,23 @@ class PairedCalibration:
             seen,
         )
 
-    def _target(self, path: str, source: tf.Tensor, rng: np.random.Generator) -> _Target:
-        layer = self._layers[path]
-        table = patch_table(layer, source.shape[1:])
-        count = int(source.shape[0])
-        positions = drawn(table, count, positions_to_sum(layer, self._count), rng)
-        indices = table.indices_in_batch(positions)
-        kernel = tf.reshape(tf.cast(layer.kernel, tf.float32), [-1, layer.kernel.shape[-1]])
-        outputs = tf.matmul(gathered_rows(layer, source, tf.constant(indices)), kernel)
-        return _Target(indices, outputs, count * table.positions / len(positions))
 
-
-def _batch_size(model: keras.Model, samples: Samples, memory_bytes: int) -> int:
-    found = survey(model, {}, chosen(samples, slice(1)))
-    return batch_size_for(found.bytes_per_sample, memory_bytes)
+class _ReachedError(BaseException):
+    """Everything wanted of a model has been seen. No `Exception`: Keras would wrap it."""
 
 
 def _inputs_seen(
-    model: keras.Model, layers: Mapping[str, keras.Layer], batch: Samples
-) -> dict[str, list[tf.Tensor]]:
-    seen: dict[str, list[tf.Tensor]] = {path: [] for path in layers}
+    model: keras.Model, layer: keras.Layer, calls: int, batch: Samples
+) -> list[tf.Tensor]:
+    """What a layer is called with; the model is run no further than that."""
+    seen: list[tf.Tensor] = []
 
     def note(path: str, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        seen[path].append(source)
+        seen.append(source)
+        if len(seen) == calls:
+            raise _ReachedError
         return target
 
-    with watching(layers, note):
+    with watching({"": layer}, note), suppress(_ReachedError):
         model(keras.tree.map_structure(tf.convert_to_tensor, batch), training=False)
     return seen
