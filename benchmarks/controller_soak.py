@@ -18,6 +18,7 @@ import random
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def killed(controller: Controller, server: seaweed.SeaweedProcess, models: int) 
     for kill in range(KILLS):
         controller.start()
         share = models * kill // (KILLS + 1)
-        wait_for(lambda share=share: done(controller) >= share, controller.log, within_s=PATIENCE_S)
+        wait_for(partial(_are_done, controller, share), controller.log, within_s=PATIENCE_S)
         time.sleep(dice.uniform(0, 10))
         print(f"kill {kill + 1}: {controller.requests()}", flush=True)
         if kill in STORE_KILLS:
@@ -154,12 +155,16 @@ def wait_until_done(controller: Controller, models: int) -> None:
     wait_for(lambda: done(controller) == models, controller.log, within_s=PATIENCE_S)
     incoming = open_store("s3://releases/incoming")
     for number in range(models):
-        wait_for(lambda number=number: is_told(incoming, number), controller.log)
+        wait_for(partial(is_told, incoming, number), controller.log)
+
+
+def _are_done(controller: Controller, models: int) -> bool:
+    return done(controller) >= models
 
 
 def done(controller: Controller) -> int:
     states = controller.requests()
-    return states["published"] + states["refused"] + states["failed"]
+    return int(states["published"] + states["refused"] + states["failed"])
 
 
 def is_told(incoming: Store, number: int) -> bool:

@@ -148,11 +148,11 @@ def compared(
                 "lrf_s": round(ended - switched, 2),
             }
         )
-    rows = [{**row, "equal_rank": equal_rank(row, rows)} for row in rows]
-    return rows, {
+    marked = [{**row, "equal_rank": equal_rank(row, rows)} for row in rows]
+    return marked, {
         "parafac_init": init,
         "lrf_preparing_s": round(preparing, 2),
-        **times(rows, preparing),
+        **times(marked, preparing),
     }
 
 

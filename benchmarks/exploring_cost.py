@@ -76,7 +76,7 @@ def layers(
     largest: int | None,
 ) -> list[tuple[str, tuple[int, ...], Callable[[], keras.Layer]]]:
     """Title, shape of one sample, and what makes the layer."""
-    found = []
+    found: list[tuple[str, tuple[int, ...], Callable[[], keras.Layer]]] = []
     for window, inputs, outputs in CONVOLUTIONS:
         if not largest or window**2 * inputs * outputs <= largest:
             title = f"Conv2D {window}x{window}x{inputs}>{outputs}"
@@ -125,8 +125,8 @@ def random_moments(record: LayerRecord) -> Moments:
     """Of inputs behind a ReLU, some of them much weaker than others."""
     rng = np.random.default_rng(0)
     width, outputs = int(np.prod(record.kernel_shape[:-1])), record.kernel_shape[-1]
-    rows = rng.normal(size=(ROWS, width)) * np.linspace(1.0, 0.05, width)
-    rows = np.maximum(rows, 0.0).astype(np.float32)
+    normal = rng.normal(size=(ROWS, width)) * np.linspace(1.0, 0.05, width)
+    rows = np.maximum(normal, 0.0).astype(np.float32)
     gradients = rng.normal(size=(ROWS, outputs))
     second = (rows.T @ rows).astype(np.float64)
     return Moments(second, gradients.T @ gradients, rows[:1024], ROWS)

@@ -165,7 +165,12 @@ def _change(new: Config, draw: random.Random, names: list[tuple[str, str]]) -> N
     holder, key = draw.choice(list(_places(new)))
     change = draw.randrange(8)
     module, name = draw.choice(names)
-    made = {"module": module, "class_name": name, "config": {}, "registered_name": None}
+    made: dict[str, Any] = {
+        "module": module,
+        "class_name": name,
+        "config": {},
+        "registered_name": None,
+    }
     function = {**made, "class_name": "function", "config": name, "registered_name": name}
     if change == 0:
         holder[key] = draw.choice([made, function, name, f"{module}.{name}", [function]])
@@ -190,7 +195,18 @@ def _change(new: Config, draw: random.Random, names: list[tuple[str, str]]) -> N
 
 # Which start of the machine this is: temporary folders of another one are swept.
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_VALUES = [None, True, -1, 0, 1 << 31, 1 << 62, 1 << 80, 1e308, float("nan"), float("inf")]
+_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1 << 31,
+    1 << 62,
+    1 << 80,
+    1e308,
+    float("nan"),
+    float("inf"),
+]
 _VALUES += ["", "relu", "é b", "../../x", "/etc/passwd", [], {}, [None] * 50, {"class_name": 3}]
 
 

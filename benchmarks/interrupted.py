@@ -124,7 +124,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[table.Row
     finished([*exploring, "--out", str(undisturbed.folder)])
     again = [*exploring, "--out", str(killed.folder)]
     kills = moments(sum(methods_of.values()), arguments.kills, arguments.seed)
-    runs = []
+    runs: list[Run] = []
     for after, wait_s in kills:
         print(f"kill -9 {wait_s:.2f} s after score {after} ...", file=sys.stderr)
         runs.append(cut_off(again, after - count_scored(runs), wait_s))

@@ -16,6 +16,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def measured(files: Sequence[Path], layers: tuple[Layer, ...], total: Cost) -> l
     for names in (("params",), ("params", "macs")):
         limits = {name: options.before(name) / 2 for name in names}
         half = f"half of {' and '.join(names)}"
-        plan = step(half, lambda limits=limits: knapsack(options, limits, "sensitivity"))
+        plan = step(half, partial(knapsack, options, limits, "sensitivity"))
         if any(options.total(name, plan) > limits[name] for name in names):
             raise SystemExit(f"the plan for {half} spends more")
     return rows

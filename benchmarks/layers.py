@@ -178,7 +178,7 @@ def candidates(record: LayerRecord, shares: Sequence[float]) -> list[tuple[Layou
         layouts = methods.get(name).layouts(geometry_of(record))
         for params in [share * record.cost.params for share in shares]:
             offered = [(layout, ranks_near(layout, params)) for layout in layouts]
-            offered.sort(key=lambda each: away(*each, params))
+            offered.sort(key=lambda each: away(each[0], each[1], params))
             found += offered[:FORMS_SHOWN]
     return list(dict.fromkeys(found))
 

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -99,8 +99,8 @@ def with_part(content: bytes, random: Random) -> bytes:
 def with_integer(content: bytes, random: Random) -> bytes:
     """A number of a size that programs forget, in place of some bytes."""
     size = int(random.choice([1, 2, 4, 8]))
-    order = "little" if random.random() < 0.5 else "big"
-    value = int(random.choice(np.array(_INTEGERS, dtype=object))) % 256**size
+    order: Literal["little", "big"] = "little" if random.random() < 0.5 else "big"
+    value: int = int(random.choice(np.array(_INTEGERS, dtype=object))) % 256**size
     start = int(random.integers(0, max(len(content) - size, 1)))
     return content[:start] + value.to_bytes(size, order) + content[start + size :]
 
@@ -197,7 +197,7 @@ def images() -> dict[str, bytes]:
 
 def tar(random: Random) -> bytes:
     buffer = io.BytesIO()
-    mode = "w:gz" if random.random() < 0.5 else "w"
+    mode: Any = "w:gz" if random.random() < 0.5 else "w"
     kinds = (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)
     with tarfile.open(fileobj=buffer, mode=mode, format=kinds[random.integers(3)]) as archive:
         for name, content in images().items():

@@ -36,7 +36,8 @@ from lrf_core.models.cost import model_cost  # noqa: E402
 
 GIB = 2**30
 # 3x3 convolutions only, as the numbers it is compared with.
-EXPLORE = lrf.ExploreSpec(methods=("tucker", "cp", "tensor_train"), layers=("*conv*",), samples=512)
+METHODS = ("tucker", "cp", "tensor_train")
+EXPLORE = lrf.ExploreSpec(methods=METHODS, layers=("*conv*",), samples=512)
 
 
 def main() -> None:
@@ -75,17 +76,17 @@ def run(
     space = lrf.explore(model, data, analysis, settings=EXPLORE, seed=seed)
     explored = time.perf_counter() - started
     decomposed: list[float] = []
-    for names in (EXPLORE.methods, *((name,) for name in EXPLORE.methods)):
+    for names in (METHODS, *((name,) for name in METHODS)):
         alone = only(space, names)
         for kept in arguments.kept:
             started = time.perf_counter()
             plan, compressed = decompose(
                 model, data, alone, convs * (1 - kept), "sensitivity", seed
             )
-            if names == EXPLORE.methods:
+            if names == METHODS:
                 decomposed.append(time.perf_counter() - started)
             got = accuracy(compressed, data.test)
-            name = "hybrid" if names == EXPLORE.methods else f"{names[0]} alone"
+            name = "hybrid" if names == METHODS else f"{names[0]} alone"
             rows.append(row(name, plan.after, got, original, kept, winners(plan)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 

@@ -279,7 +279,7 @@ def _dense(rng: np.random.Generator) -> tuple[tuple[int, ...], dict[str, Any]]:
     settings = {
         "units": int(rng.integers(2, 48)),
         "use_bias": bool(rng.integers(2)),
-        "activation": rng.choice([None, "relu", "softmax", "gelu"]),
+        "activation": [None, "relu", "softmax", "gelu"][rng.integers(4)],
     }
     return (*leading, int(rng.integers(4, 96))), settings
 
@@ -295,7 +295,7 @@ def _convolution(rng: np.random.Generator, kind: str) -> tuple[tuple[int, ...], 
         "dilation_rate": 2 if dilated and kind != "1x1" else 1,
         "padding": str(rng.choice(["valid", "same", *(["causal"] if rank == 1 else [])])),
         "use_bias": bool(rng.integers(2)),
-        "activation": rng.choice([None, "relu", "tanh"]),
+        "activation": [None, "relu", "tanh"][rng.integers(3)],
         "data_format": str(rng.choice(["channels_last", "channels_first"])),
     }
     spatial = tuple(int(size) for size in rng.integers(6, {1: 48, 2: 14, 3: 8}[rank], rank))

@@ -95,7 +95,7 @@ def crops(photographs: Sequence[str], count: int, size: int, seed: int) -> np.nd
 def _pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         rgb = np.asarray(picture.convert("RGB"), np.float32)
-    return rgb[..., ::-1] - np.float32(MEAN_BGR)
+    return np.asarray(rgb[..., ::-1] - np.asarray(MEAN_BGR, np.float32))
 
 
 def _crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

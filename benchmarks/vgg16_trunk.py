@@ -181,7 +181,8 @@ def fits_of_layout(
             continue
         plain, weighted = decomposition.explained_energy(ranks)
         error = max(1 - plain / float(np.trace(own)), 0.0)
-        loss = float(np.vdot(moments.gradient, own)) - weighted
+        gradient = np.eye(len(own)) if moments.gradient is None else moments.gradient
+        loss = float(np.vdot(gradient, own)) - weighted
         candidate = Candidate(
             layer=record.name,
             method=layout.method,
@@ -252,7 +253,7 @@ def feature_maps(model: keras.Model, crops: np.ndarray) -> list[np.ndarray]:
     """What the last convolution of each block answers, `(crops, height, width, channels)`."""
     # The last layer of a chain has the name of the layer that it replaces.
     ends = [model.get_layer(name).output for name in vgg16.BLOCK_ENDS]
-    return keras.Model(model.input, ends).predict(crops, batch_size=BATCH, verbose=0)
+    return list(keras.Model(model.input, ends).predict(crops, batch_size=BATCH, verbose=0))
 
 
 def relative_errors(expected: list[np.ndarray], found: list[np.ndarray]) -> list[float]:
@@ -286,7 +287,7 @@ def row(
         **{f"block{n}_error": float(f"{error:.3g}") for n, error in enumerate(errors, 1)},
         "original_ms": round(before.median_ms, 1) if before else None,
         "litert_ms": round(after.median_ms, 1) if after else None,
-        "litert_ratio": round(after.median_ms / before.median_ms, 2) if latency else None,
+        "litert_ratio": round(after.median_ms / before.median_ms, 2) if before and after else None,
         "layers_won": ", ".join(f"{count} {technique}" for technique, count in (won or {}).items()),
     }
 

@@ -120,7 +120,7 @@ def _line(tasks: Sequence[Any]) -> str:
         counted = (f"{states.count(state)} {state}" for state in sorted({*states}))
         return f"of {len(states)}: {', '.join(counted)}"
     several = f" (all {len(states)})" if len(states) > 1 else ""
-    return states[0] + several + _lasted(tasks)
+    return f"{states[0]}{several}{_lasted(tasks)}"
 
 
 def _lasted(tasks: Sequence[Any]) -> str:

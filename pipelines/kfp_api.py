@@ -81,7 +81,8 @@ def connected(host: str, namespace: str | None) -> Iterator[kfp.Client]:
     """
     host, token = host.rstrip("/"), token_in(TOKEN)
     projected = None if token else _projected_token()
-    _check_reachable(host, token or (projected and token_from(projected, "the pod's own")))
+    own = token_from(projected, "the pod's own") if projected else None
+    _check_reachable(host, token or own)
     with _plainly(), _refusals(host):
         yield kfp.Client(
             host=host,

@@ -26,7 +26,7 @@ def analyze(
             is not known. Results are taken over only where it is the same.
 
     Returns:
-        The shards to explore, numbered from 0.
+        The shards to explore, numbered from 1.
     """
     from pathlib import Path
 
@@ -42,4 +42,4 @@ def analyze(
         result.save(analysis.path)
         baseline.metadata.update(name=result.model_name, digest=result.model_digest)
         analysis.metadata.update(layers=len(result.layers), eligible=len(result.eligible()))
-        return list(range(len(result.shards)))
+        return list(range(1, len(result.shards) + 1))

@@ -21,7 +21,7 @@ def explore(
 
     Args:
         spec: The spec as JSON, `Spec.model_dump_json()`.
-        shard: Which of the shards that analyze made, from 0.
+        shard: Which of the shards that analyze made, from 1.
         baseline: The model that analyze fixed.
         analysis: The Analysis of it.
         design_space: The scored candidates of the shard (Parquet).
@@ -37,7 +37,7 @@ def explore(
 
         model, data = steps.load_inputs(settings, baseline.path)
         inventory = Analysis.load(analysis.path)
-        part = Shard(shard + 1, len(inventory.shards))
+        part = Shard(shard, len(inventory.shards))
         space = steps.explore(settings, model, data, inventory, part)
         space.save(design_space.path)
         design_space.metadata.update(layers=len(space.layers), candidates=len(space.candidates))

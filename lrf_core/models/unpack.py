@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import h5py  # type: ignore[import-untyped]
+import h5py
 
 from lrf_core.errors import ModelError
 from lrf_core.files.limits import byte_limit
