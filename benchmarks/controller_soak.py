@@ -45,7 +45,7 @@ from lrf_core.releases import (  # noqa: E402
     verify_version,
 )
 from lrf_core.storage import Store, open_store  # noqa: E402
-from pipelines.controller.ledger import RequestStore  # noqa: E402
+from pipelines.controller.request_store import RequestStore  # noqa: E402
 
 KILLS, STORE_KILLS = 10, (3, 7)
 PATIENCE_S = 4 * 3600.0

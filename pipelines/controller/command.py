@@ -17,7 +17,7 @@ def controller(
         ),
     ] = None,
 ) -> None:
-    """Compress every model that asks for it, from a bucket or a model registry.
+    """Compress every model that a bucket or a model registry requests it for.
 
     Starts one pipeline run for each, and writes the outcome back. It may be killed at any moment
     and goes on where it was; runs go on without it. Serves /healthz, /readyz and /metrics.
@@ -28,7 +28,7 @@ def controller(
       lrf controller --config controller.yaml --local runs
 
     \b
-    Ends with 0 when it is told to (SIGTERM), 2 for settings that cannot be used.
+    Ends with 0 after SIGTERM, 2 for settings that cannot be used.
     """
     from pipelines.controller.process import run
     from pipelines.controller.settings import load_settings, load_specs

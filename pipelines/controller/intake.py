@@ -1,25 +1,118 @@
-"""From models that ask to requests: each content is looked at once, and becomes one request."""
+"""Makes requests of incoming models: each content is read once, and becomes one request."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
+from lrf_core.artifacts.record import digest_of
 from lrf_core.errors import SpecError
 from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases import release_name
-from lrf_core.storage import sha256_of
+from lrf_core.storage import MissingObjectError, Store, open_store, sha256_of
 from pipelines.controller.journal import Journal
-from pipelines.controller.ledger import RequestStore, Versioned, note_digest
-from pipelines.controller.located import Located, UnusableAskError, located
 from pipelines.controller.request import Note, Request, address_of
-from pipelines.controller.sources.base import Asked, Source
+from pipelines.controller.request_store import RequestStore, Versioned, note_digest
+from pipelines.controller.sources import IncomingModel, Source, is_model
+
+_File = TypeVar("_File", str, Path)
+
+
+class UnusableModelError(Exception):
+    """A model cannot be compressed as its source wants; the message says why."""
+
+
+@dataclass(frozen=True)
+class ModelLocation:
+    """A model that can be fetched.
+
+    Attributes:
+        fingerprint: changes with the model's content, its spec and its release name.
+        fetch: writes the file into a folder and returns it; its suffix is that of the model.
+            Raises UnusableModelError, LrfError.
+    """
+
+    fingerprint: str
+    fetch: Callable[[Path], Path]
+
+
+def locate(source: Source, incoming: IncomingModel) -> ModelLocation:
+    """Find the model of a request, without reading it.
+
+    Raises:
+        UnusableModelError: there is none, or its address cannot be used.
+        StorageError: its store cannot be incoming.
+    """
+    if incoming.problem:
+        raise UnusableModelError(incoming.problem)
+    if source.fetches(incoming.model):
+        # A registered version never changes.
+        return ModelLocation(
+            digest_of([incoming.model, incoming.spec, incoming.name]),
+            lambda folder: _fetched(source, incoming.model, folder),
+        )
+    store, key = _stored(incoming.model)
+    mark = incoming.mark or _mark(store, key, incoming.model)
+    fingerprint = digest_of([store.url(key), mark, incoming.spec, incoming.name])
+    return ModelLocation(fingerprint, lambda folder: _read(store, key, folder))
+
+
+def _mark(store: Store, key: str, address: str) -> str:
+    info = store.stat(key)
+    if info is None:
+        raise UnusableModelError(f"nothing at {address}; upload the model, or correct its address")
+    return f"{info.size} {info.tag or info.sha256}"
+
+
+def _read(store: Store, key: str, folder: Path) -> Path:
+    file = folder / f"model{Path(key).suffix}"
+    try:
+        store.get_file(key, file)
+    except MissingObjectError as error:
+        raise UnusableModelError(str(error)) from None
+    return file
+
+
+def _fetched(source: Source, model: str, folder: Path) -> Path:
+    source.fetch(model, folder)
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return _only([file for file in files if is_model(file.name)], model)
+
+
+def _stored(address: str) -> tuple[Store, str]:
+    """The store and key of a model file, or of the only one in a folder."""
+    parts = urlsplit(address)
+    if parts.scheme in ("s3", "minio") and parts.netloc and "@" not in parts.netloc:
+        store, key = open_store(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/")
+    elif parts.scheme == "file" and not parts.netloc:
+        folder, _, key = unquote(parts.path).rstrip("/").rpartition("/")
+        store = open_store(folder or "/")
+    else:
+        raise UnusableModelError(
+            f"the model's address {address.split('@')[-1]!r:.200} cannot be read; register one in "
+            "s3://bucket/key, or name the file in the property lrf.model"
+        )
+    if is_model(key):
+        return store, key
+    return store, _only([each for each in store.list(f"{key}/") if is_model(each)], address)
+
+
+def _only(found: list[_File], address: str) -> _File:
+    if len(found) != 1:
+        raise UnusableModelError(
+            f"{address} holds {len(found)} model files where one is needed; name a .keras or .h5 "
+            "file"
+        )
+    return found[0]
 
 
 @dataclass(frozen=True)
 class Intake:
-    """Takes in what sources ask for.
+    """Takes in the models of sources.
 
     Attributes:
         specs: the named specs, as plain settings.
@@ -30,60 +123,67 @@ class Intake:
     journal: Journal
 
     def take(
-        self, source: Source, asked: Asked, notes: dict[str, Note], requests: dict[str, Versioned]
+        self,
+        source: Source,
+        incoming: IncomingModel,
+        notes: dict[str, Note],
+        requests: dict[str, Versioned],
     ) -> None:
-        """Make a request of a model that asks, unless that was done for this content.
+        """Make a request of an incoming model, unless that was done for this content.
 
         Args:
             notes, requests: as they are known; what is new is added to them.
 
         Raises:
-            LrfError: the model or the state store cannot be read or written; ask again later.
+            LrfError: the model or the state store cannot be read or written; try again later.
         """
-        digest = note_digest(source.uri, asked.reference)
+        digest = note_digest(source.uri, incoming.reference)
         known = notes.get(digest)
         fingerprint = ""
         try:
-            found = located(source, asked)
+            found = locate(source, incoming)
             fingerprint = found.fingerprint
             same = known is not None and known.fingerprint == fingerprint
             if same and known and known.address and self._is_there(known.address, requests):
                 return
-            settings = self._settings_for(asked)
-            address = self._request(source.uri, asked, settings, found, requests)
-        except UnusableAskError as error:
-            self._refuse(source.uri, asked, fingerprint, str(error), notes)
+            settings = self._settings_for(incoming)
+            address = self._request(source.uri, incoming, settings, found, requests)
+        except UnusableModelError as error:
+            self._refuse(source.uri, incoming, fingerprint, str(error), notes)
             return
         note = Note(
-            source=source.uri, reference=asked.reference, fingerprint=fingerprint, address=address
+            source=source.uri,
+            reference=incoming.reference,
+            fingerprint=fingerprint,
+            address=address,
         )
         self.ledger.put_note(note)
         notes[digest] = note
 
     def _is_there(self, address: str, requests: dict[str, Versioned]) -> bool:
-        # One that cannot be read is not asked for anew: a person decides that.
+        # One that cannot be read is not requested again: that is for an operator to decide.
         return address in requests or any(address in key for key in self.ledger.damaged)
 
-    def _settings_for(self, asked: Asked) -> dict[str, Any]:
-        if asked.spec not in self.specs:
+    def _settings_for(self, incoming: IncomingModel) -> dict[str, Any]:
+        if incoming.spec not in self.specs:
             known = ", ".join(sorted(self.specs))
-            raise UnusableAskError(f"there is no spec {asked.spec!r:.80}; there are {known}")
-        settings = self.specs[asked.spec]
-        wanted = asked.name or settings["publish"].get("name") or asked.default_name
+            raise UnusableModelError(f"there is no spec {incoming.spec!r:.80}; there are {known}")
+        settings = self.specs[incoming.spec]
+        wanted = incoming.name or settings["publish"].get("name") or incoming.default_name
         if wanted is None:
             return settings
         try:
             name = release_name(wanted)
         except SpecError as error:
-            raise UnusableAskError(str(error)) from None
+            raise UnusableModelError(str(error)) from None
         return {**settings, "publish": {**settings["publish"], "name": name}}
 
     def _request(
         self,
         source: str,
-        asked: Asked,
+        incoming: IncomingModel,
         settings: dict[str, Any],
-        found: Located,
+        found: ModelLocation,
         requests: dict[str, Versioned],
     ) -> str:
         """Write the request unless it is there; returns its address."""
@@ -99,8 +199,8 @@ class Intake:
         request = Request(
             address=address,
             source=source,
-            asked_as=asked.reference,
-            spec_name=asked.spec,
+            asked_as=incoming.reference,
+            spec_name=incoming.spec,
             settings={**settings, "model": kept},
             model_digest=model,
             created=now,
@@ -114,15 +214,20 @@ class Intake:
         return address
 
     def _refuse(
-        self, source: str, asked: Asked, fingerprint: str, problem: str, notes: dict[str, Note]
+        self,
+        source: str,
+        incoming: IncomingModel,
+        fingerprint: str,
+        problem: str,
+        notes: dict[str, Note],
     ) -> None:
-        digest = note_digest(source, asked.reference)
+        digest = note_digest(source, incoming.reference)
         known = notes.get(digest)
         if known and (known.address, known.problem) == (None, problem):
             return
-        self.journal.unusable(source, asked.reference, problem)
+        self.journal.unusable(source, incoming.reference, problem)
         note = Note(
-            source=source, reference=asked.reference, fingerprint=fingerprint, problem=problem
+            source=source, reference=incoming.reference, fingerprint=fingerprint, problem=problem
         )
         self.ledger.put_note(note)
         notes[digest] = note

@@ -14,9 +14,8 @@ import kfp
 
 from lrf_core.errors import EXIT_BAD_INPUT, ArtifactError, StorageError
 from lrf_core.spec import make_spec
-from pipelines.controller.engine import RunEnd, RunRequest
+from pipelines.controller.engine import RunEnd, RunRequest, result_of
 from pipelines.controller.request import Result
-from pipelines.controller.results import result_of
 from pipelines.controller.settings import PipelinesSettings
 from pipelines.follow import ENDED, state_of
 from pipelines.kfp_api import NoSuchRunError, Submitted, connected

@@ -27,7 +27,7 @@ _logger = logging.getLogger("lrf")
 
 @dataclass
 class LeaseElection:
-    """Takes part in the election until it is told to stop.
+    """Takes part in the election until `leave`.
 
     Attributes:
         duration_s: how long a holder that died keeps the Lease.

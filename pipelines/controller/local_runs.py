@@ -29,8 +29,7 @@ from lrf_core.errors import (
 )
 from lrf_core.files.atomic import write_atomically
 from lrf_core.sandbox.setting import VARIABLE
-from pipelines.controller.engine import RunEnd, RunRequest
-from pipelines.controller.results import result_of
+from pipelines.controller.engine import RunEnd, RunRequest, result_of
 from pipelines.controller.run_here import LOG, OUTPUT, RESULT
 
 _PIPELINES = (sys.executable, "-m", "pipelines", "run")

@@ -1,4 +1,4 @@
-"""Turn by turn: what asks, what runs, what is to be told; and the ends of that."""
+"""Turn by turn: read the sources, move the requests, report to the sources."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lrf_core import telemetry
 from pipelines.controller.intake import Intake
 from pipelines.controller.journal import Journal
-from pipelines.controller.leader import Leader
-from pipelines.controller.ledger import RequestStore, Versioned
-from pipelines.controller.outcome import Outcome
 from pipelines.controller.reconcile import Reconciler
-from pipelines.controller.request import Note
+from pipelines.controller.request import Note, Outcome
+from pipelines.controller.request_store import RequestStore, Versioned
 from pipelines.controller.sources import Source
 
 # A turn may download large models, and wait for a server that starts again.
 _STUCK_S = 900.0
 # A pushgateway keeps what jobs pushed until told to forget: after a week, looked at each hour.
 _METRICS_KEPT_S, _LOOKED_AT_EACH_S = 7 * 86400.0, 3600.0
+
+
+class Leader(Protocol):
+    """Whether this process may work."""
+
+    def is_leader(self) -> bool:
+        """Whether it may right now."""
+
+
+class Alone:
+    """Without an election: compare-and-swap alone decides between controllers."""
+
+    def is_leader(self) -> bool:
+        """Always."""
+        return True
 
 
 @dataclass
@@ -48,7 +62,7 @@ class Loop:
         self._beat = self.monotonic()
 
     def may_work(self) -> bool:
-        """Whether it leads, and was not told to stop; also tells that it is alive."""
+        """Whether it leads and is not stopping; also notes that the loop is alive."""
         self._beat = self.monotonic()
         return self.leader.is_leader() and not self.stopping.is_set()
 
@@ -99,11 +113,11 @@ class Loop:
     def _take_in(
         self, source: Source, notes: dict[str, Note], requests: dict[str, Versioned]
     ) -> None:
-        for asked in source.asked():
+        for incoming in source.incoming():
             if not self.may_work():
                 return
-            with self.journal.log_and_continue(source.uri, f"{source.uri}: {asked.reference}"):
-                self.intake.take(source, asked, notes, requests)
+            with self.journal.log_and_continue(source.uri, f"{source.uri}: {incoming.reference}"):
+                self.intake.take(source, incoming, notes, requests)
 
     def _tell(self, requests: dict[str, Versioned], notes: dict[str, Note]) -> None:
         sources = {source.uri: source for source in self.sources}
@@ -113,13 +127,13 @@ class Loop:
             if source is None or (note.address and held is None) or not self.may_work():
                 continue
             outcome = Outcome(note, held.request if held else None)
-            if outcome.told == note.told:
+            if outcome.report_key == note.last_reported:
                 continue
             with self.journal.log_and_continue(
                 note.source, f"telling {note.source}: {note.reference}"
             ):
-                source.tell(outcome)
-                self.ledger.put_note(note.model_copy(update={"told": outcome.told}))
+                source.report(outcome)
+                self.ledger.put_note(note.model_copy(update={"last_reported": outcome.report_key}))
 
     def _show(self, requests: dict[str, Versioned], notes: dict[str, Note]) -> None:
         known = [held.request for held in requests.values()]

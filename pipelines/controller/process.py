@@ -1,12 +1,14 @@
-"""The controller as a process: put together, told to stop, ended."""
+"""The controller as a process: its parts put together, run until a signal, and stopped."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +20,23 @@ from lrf_core.spec import make_spec
 from lrf_core.storage import open_store
 from pipelines.controller.engine import Engine
 from pipelines.controller.intake import Intake
-from pipelines.controller.journal import Journal, logger
-from pipelines.controller.leader import Alone, Leader, identity
-from pipelines.controller.ledger import RequestStore
+from pipelines.controller.journal import Journal, Metrics, logger
 from pipelines.controller.local_runs import LocalRuns
-from pipelines.controller.loop import Loop
-from pipelines.controller.metrics import Metrics
+from pipelines.controller.loop import Alone, Leader, Loop
 from pipelines.controller.reconcile import Reconciler
+from pipelines.controller.request_store import RequestStore
 from pipelines.controller.serve import serving
 from pipelines.controller.settings import ControllerSettings, LeaseSettings
 from pipelines.controller.sources import open_source
 from pipelines.controller.transitions import Limits
 
-# What is being done when it is told to stop may take so long; then it is left as it is.
+
+def identity() -> str:
+    """Names this process in a Lease and in claims; the next one after it has another name."""
+    return f"{os.environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:12]}"
+
+
+# Work in progress may take so long after a signal; then it is left as it is.
 _GRACE_S = 5.0
 
 
@@ -74,7 +80,7 @@ def run_with(
             working = threading.Thread(target=loop.run, name="loop", daemon=True)
             working.start()
             stopping.wait()
-            logger.info("told to stop; runs go on")
+            logger.info("stopping; runs go on")
             working.join(_GRACE_S)
     if working.is_alive():
         # A kill at any moment is survived, so waiting for a server that is down has no point.
@@ -84,7 +90,7 @@ def run_with(
 
 
 def check_places(settings: ControllerSettings, specs: dict[str, dict[str, Any]]) -> None:
-    """Raise SpecError where what the controller writes would be taken for models that ask."""
+    """Raise SpecError where what the controller writes would be taken for incoming models."""
     written = {"state": settings.state}
     for name, spec in specs.items():
         written[f"publish.to of spec {name}"] = make_spec(spec, {"model": "-"}).publish.to or ""
@@ -95,15 +101,15 @@ def check_places(settings: ControllerSettings, specs: dict[str, dict[str, Any]])
         if "+" in source.uri.partition("://")[0]:
             if source.spec is not None:
                 raise SpecError(
-                    f"source {source.uri}: `spec` is for buckets; in a registry each version asks "
-                    "by the property lrf.compress"
+                    f"source {source.uri}: `spec` is for buckets; in a registry each version names "
+                    "its spec in the property lrf.compress"
                 )
             continue
         for what, place in written.items():
             if _is_below(place, source.uri):
                 raise SpecError(
                     f"{what} ({place}) lies below the source {source.uri}, so what is written "
-                    "there would ask for compression; use another prefix"
+                    "there would be compressed; use another prefix"
                 )
 
 

@@ -1,4 +1,4 @@
-"""One step from what is to what is asked for: runs that ended, runs to start.
+"""One step towards the state that is wanted: note the runs that ended, start those that are due.
 
 Every change of a request is a compare-and-swap, so of several controllers one makes it. A run is
 claimed before it is started and noted after, and is found by its name in between: whoever dies or
@@ -17,8 +17,8 @@ from lrf_core.errors import DataError, GoalError, LrfError, ModelError, SpecErro
 from pipelines.controller import transitions
 from pipelines.controller.engine import Engine, RunEnd, RunRequest
 from pipelines.controller.journal import Journal
-from pipelines.controller.ledger import RequestStore, Versioned
 from pipelines.controller.request import Request
+from pipelines.controller.request_store import RequestStore, Versioned
 from pipelines.controller.transitions import Limits
 
 # What would be refused again.
@@ -35,7 +35,7 @@ class Reconciler:
 
     Attributes:
         claim: names this controller.
-        may_work: whether it still may, asked before everything that it does.
+        may_work: whether it still may; called before every action.
     """
 
     ledger: RequestStore

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from lrf_core.artifacts import Record
 from lrf_core.artifacts.record import digest_of
@@ -23,7 +24,7 @@ class Result(Record):
         name, version: of the release.
         metrics: what compression changed, by the names that registries are given.
         failed_checks: of the gate, each with what was measured and its limit.
-        report: where a person reads more: the page of the run, or its folder.
+        report: where users read more: the page of the run, or its folder.
     """
 
     release: str | None = None
@@ -39,9 +40,9 @@ class Request(Record):
 
     Attributes:
         address: its content address, see `address_of`.
-        source: the source that asked first.
-        asked_as: what it is called there.
-        spec_name: the named spec that was asked for.
+        source: the first source that has the model.
+        asked_as: the name of the model there.
+        spec_name: name of the spec.
         settings: that spec as it was then, with the model to read; `out` is up to who runs it.
         model_digest: sha256 (hex) of the model's file.
         state: where it stands.
@@ -88,19 +89,19 @@ def address_of(model_digest: str, settings: dict[str, Any]) -> str:
         settings: the spec, without the place where the model lies. What it says of the cluster
             does not count: an image or a node selector makes no other model.
     """
-    asked = {name: value for name, value in settings.items() if name != "cluster"}
-    return digest_of({"model": model_digest, "spec": asked})
+    decisive = {name: value for name, value in settings.items() if name != "cluster"}
+    return digest_of({"model": model_digest, "spec": decisive})
 
 
 class Note(Record):
-    """What is remembered of a model that asked: its request, and what its source was told.
+    """What is remembered of an incoming model: its request, and the last report to its source.
 
     Attributes:
         source, reference: which model of which source.
-        fingerprint: of what was asked; another one is looked at anew.
+        fingerprint: of content, spec and name; a model with another one is read again.
         address: of the request; None where it cannot become one.
         problem: why it cannot.
-        told: what the source was told last, see `Outcome.told`.
+        last_reported: `Outcome.report_key` of the last report to the source.
     """
 
     schema_version: Literal[1] = 1
@@ -109,4 +110,66 @@ class Note(Record):
     fingerprint: str
     address: str | None = None
     problem: str = ""
-    told: str = ""
+    # Notes of earlier versions call it `told`.
+    last_reported: str = Field("", validation_alias=AliasChoices("last_reported", "told"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A note, and the request that came of it; None where it could not become one."""
+
+    note: Note
+    request: Request | None
+
+    @property
+    def state(self) -> str:
+        """The request's state; `failed` where there is none."""
+        return self.request.state if self.request else "failed"
+
+    @property
+    def reason(self) -> str:
+        """Why it is refused, failed or waits again; empty otherwise."""
+        return self.request.reason if self.request else self.note.problem
+
+    @property
+    def report_key(self) -> str:
+        """Names what there is to report: a source that has this report needs it no second time."""
+        if self.request is None:
+            return f"failed {self.note.fingerprint} {self.note.problem}"
+        return f"{self.request.address} {self.state} {self.request.attempts} {self.reason}"
+
+    def properties(self) -> dict[str, str]:
+        """For registries: `lrf.state`, `lrf.reason`, `lrf.release`, `lrf.report`, `lrf.attempts`.
+
+        What does not apply any more is empty.
+        """
+        result = self.request.result if self.request else None
+        return {
+            "lrf.state": self.state,
+            "lrf.reason": self.reason,
+            "lrf.release": (result and result.release) or "",
+            "lrf.report": (result and result.report) or "",
+            "lrf.attempts": str(self.request.attempts if self.request else 0),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """What compression changed, once that is known."""
+        result = self.request.result if self.request else None
+        return dict(result.metrics) if result else {}
+
+    def document(self) -> dict[str, Any]:
+        """For a JSON object beside the model."""
+        document: dict[str, Any] = {"state": self.state, "reason": self.reason}
+        if self.request is None:
+            return document
+        request = self.request
+        return {
+            **document,
+            "spec": request.spec_name,
+            "request": request.address,
+            "model_sha256": request.model_digest,
+            "attempts": request.attempts,
+            "run": request.run_id,
+            "since": request.since.isoformat(timespec="seconds"),
+            **(request.result.model_dump(mode="json") if request.result else {}),
+        }

@@ -1,4 +1,4 @@
-"""What the controller is told: one YAML file, and the named specs that models ask for."""
+"""Settings of the controller: one YAML file, and the named specs of models."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pipelines.controller.engine import RunEnd, RunRequest
-from pipelines.controller.journal import Journal
-from pipelines.controller.metrics import Metrics
+from pipelines.controller.journal import Journal, Metrics
 from pipelines.controller.request import Request, Result, address_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

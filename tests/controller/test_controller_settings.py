@@ -122,7 +122,7 @@ def test_a_folder_without_specs(tmp_path: Path) -> None:
         ({"sources": [{"uri": "file:///in", "spec": "smal"}]}, "there is no spec 'smal'"),
         (
             {"sources": [{"uri": "mlflow+http://mlflow:5000", "spec": "small"}]},
-            "each version asks by the property",
+            "each version names its spec in",
         ),
     ],
 )

@@ -15,9 +15,9 @@ from ledgers import NOW, Runs, journal, released, request
 from lrf_core.errors import StorageError
 from lrf_core.storage import Store, open_store
 from pipelines.controller.engine import RunEnd
-from pipelines.controller.ledger import RequestStore
 from pipelines.controller.reconcile import Reconciler
 from pipelines.controller.request import FINAL
+from pipelines.controller.request_store import RequestStore
 from pipelines.controller.transitions import Limits
 
 ATTEMPTS = 2

@@ -16,7 +16,7 @@ from seaweed import SeaweedProcess
 from lrf_core.errors import StorageError
 from lrf_core.releases import list_releases, read_index, resolve, verify_version
 from lrf_core.storage import open_store
-from pipelines.controller.ledger import RequestStore
+from pipelines.controller.request_store import RequestStore
 
 MODELS, KILLS, STORE_KILLS = 20, 10, (3, 7)
 SPEC = {"data": "d.npz", "publish": {"to": "s3://releases/compressed", "name": "fleet"}}

@@ -17,15 +17,13 @@ from lrf_core.errors import LrfError, UnreachableStorageError
 from lrf_core.storage import Store, open_store
 from pipelines.controller.engine import RunEnd
 from pipelines.controller.intake import Intake
-from pipelines.controller.journal import Journal
-from pipelines.controller.leader import Alone
-from pipelines.controller.ledger import RequestStore
+from pipelines.controller.journal import Journal, Metrics
 from pipelines.controller.loop import Loop
-from pipelines.controller.metrics import Metrics
-from pipelines.controller.outcome import Outcome
+from pipelines.controller.process import Alone
 from pipelines.controller.reconcile import Reconciler
-from pipelines.controller.sources import Asked
-from pipelines.controller.sources.bucket import BucketSource
+from pipelines.controller.request import Outcome
+from pipelines.controller.request_store import RequestStore
+from pipelines.controller.sources import BucketSource, IncomingModel
 from pipelines.controller.transitions import Limits
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -39,7 +37,7 @@ class DownSource:
 
     uri = "mlflow+http://gone:5000"
 
-    def asked(self) -> Iterator[Asked]:
+    def incoming(self) -> Iterator[IncomingModel]:
         raise LrfError("cannot reach http://gone:5000")
 
     def fetches(self, model: str) -> bool:
@@ -48,7 +46,7 @@ class DownSource:
     def fetch(self, model: str, folder: Path) -> None:
         raise AssertionError("nothing came from there")
 
-    def tell(self, outcome: Outcome) -> None:
+    def report(self, outcome: Outcome) -> None:
         raise AssertionError("nothing came from there")
 
 

@@ -8,8 +8,8 @@ from ledgers import Runs, journal, released, request
 
 from lrf_core.storage import open_store
 from pipelines.controller.engine import RunEnd
-from pipelines.controller.ledger import RequestStore
 from pipelines.controller.reconcile import Reconciler
+from pipelines.controller.request_store import RequestStore
 from pipelines.controller.transitions import Limits
 
 

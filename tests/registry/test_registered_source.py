@@ -13,13 +13,12 @@ from registry_case import RegistryCase
 from lrf_core.storage import open_store
 from pipelines.controller.engine import RunEnd, RunRequest
 from pipelines.controller.intake import Intake
-from pipelines.controller.journal import Journal
-from pipelines.controller.leader import Alone
-from pipelines.controller.ledger import RequestStore
+from pipelines.controller.journal import Journal, Metrics
 from pipelines.controller.loop import Loop
-from pipelines.controller.metrics import Metrics
+from pipelines.controller.process import Alone
 from pipelines.controller.reconcile import Reconciler
 from pipelines.controller.request import Result
+from pipelines.controller.request_store import RequestStore
 from pipelines.controller.settings import SourceSettings
 from pipelines.controller.sources import open_source
 from pipelines.controller.transitions import Limits

@@ -67,11 +67,11 @@ def test_it_is_opened_at_its_address() -> None:
 
 
 def test_its_versions_request_compression() -> None:
-    from pipelines.controller.sources.registered import RegisteredSource
+    from pipelines.controller.sources import RegisteredSource
 
     source = RegisteredSource.open("ours+https://host")
 
-    assert [asked.model for asked in source.asked()] == ["s3://models/net.keras"]
+    assert [asked.model for asked in source.incoming()] == ["s3://models/net.keras"]
     with pytest.raises(RegistryError, match="no versions that could request compression"):
         open_requests("silent+https://host")
 

@@ -64,7 +64,7 @@ def test_the_stand_in_for_the_controller_serves_what_its_table_says() -> None:
 
 def test_the_controller_serves_what_its_table_says() -> None:
     """As families: one without a value yet has no labels to be seen."""
-    controller = pytest.importorskip("pipelines.controller.metrics")
+    controller = pytest.importorskip("pipelines.controller.journal")
     served = {
         (metric.name + ("_total" if metric.type == "counter" else ""), metric.type)
         for metric in controller.Metrics(["s3://incoming"]).registry.collect()

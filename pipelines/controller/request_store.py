@@ -1,6 +1,6 @@
 """The state store: all that the controller knows, as objects that are replaced by compare-and-swap.
 
-`requests/<address>.json` is a request, `origins/<digest>.json` a model that asked, and
+`requests/<address>.json` is a request, `origins/<digest>.json` an incoming model, and
 `models/<address><suffix>` the model as it was then, until its request is done: a run reads that
 one, whatever happens meanwhile to the object that was dropped.
 """
