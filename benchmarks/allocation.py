@@ -40,7 +40,7 @@ from lrf_core.exploration.allocate import knapsack  # noqa: E402
 from lrf_core.exploration.resources import (  # noqa: E402
     Indices,
     Layer,
-    Options,
+    OptionTable,
     layers_of,
     options_of,
     undominated,
@@ -125,7 +125,7 @@ def speeds(seeds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def scale(options: Options, name: str) -> float:
+def scale(options: OptionTable, name: str) -> float:
     """What the whole model spends; of a loss, what the smallest plan does."""
     if name != "sensitivity":
         return options.before(name)
@@ -167,14 +167,14 @@ def made_up(
     return candidates, tuple(layers), total
 
 
-def greedy(options: Options, limit: float, loss: str = "sensitivity") -> Indices:
+def greedy(options: OptionTable, limit: float, loss: str = "sensitivity") -> Indices:
     """From the model as it is, the step of least loss per parameter saved, until it fits.
 
     Args:
         limit: parameters of the whole model.
     """
     params, losses = options.amounts["params"], options.amounts[loss]
-    rows = options.stays()
+    rows = options.unchanged()
     while options.total("params", rows) > limit:
         now = rows[options.owner]
         saved = params[now] - params

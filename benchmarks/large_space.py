@@ -25,7 +25,7 @@ from benchmarks.table import Row, machine, show, write
 from lrf_core.artifacts import Candidate, Cost, DesignSpace, Lineage
 from lrf_core.exploration.allocate import knapsack
 from lrf_core.exploration.merge import check_whole, merged
-from lrf_core.exploration.resources import Layer, Options, options_of
+from lrf_core.exploration.resources import Layer, OptionTable, options_of
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def measured(files: Sequence[Path], layers: tuple[Layer, ...], total: Cost) -> l
     spaces = step("read", lambda: [DesignSpace.load(file) for file in files])
     space = step("join", lambda: merged(spaces))
     check_whole(space)
-    options: Options = step("columns", lambda: options_of(space.candidates, layers, total))
+    options: OptionTable = step("columns", lambda: options_of(space.candidates, layers, total))
     for names in (("params",), ("params", "macs")):
         limits = {name: options.before(name) / 2 for name in names}
         half = f"half of {' and '.join(names)}"

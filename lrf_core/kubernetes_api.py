@@ -40,8 +40,8 @@ def connected(purpose: str, remedy: str) -> Iterator[kubernetes.client.ApiClient
             )
     except kubernetes.config.ConfigException as error:
         raise ClusterError(
-            f"no Kubernetes API to {purpose}: {said_by(error)}; run it in a pod, set KUBECONFIG, "
-            f"or {remedy}"
+            f"no Kubernetes API to {purpose}: {summarize_error(error)}; run it in a pod, set "
+            f"KUBECONFIG, or {remedy}"
         ) from None
     _redact(configuration)
     configuration.retries = False
@@ -57,7 +57,7 @@ def own_namespace() -> str:
     return str(active["context"].get("namespace", "default"))
 
 
-def said_by(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """What an error of the client says, on one line."""
     body = getattr(error, "body", None) or getattr(error, "reason", None) or error
     return one_line(body)

@@ -43,14 +43,14 @@ def function_named(source: str, error: type[BadInputError]) -> Callable[..., Any
             raise error(
                 f"{source}: no module '{module_name}' in {Path.cwd()} or installed"
             ) from None
-        raise error(f"{source}: importing the module failed: {said_by(cause)}") from cause
+        raise error(f"{source}: importing the module failed: {summarize_error(cause)}") from cause
     function = getattr(module, name, None)
     if not callable(function):
         raise error(f"{source}: module '{module_name}' has no function '{name}'")
     return function  # type: ignore[no-any-return]
 
 
-def said_by(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """An exception of the user's code in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 

@@ -26,7 +26,7 @@ from lrf_core.calibration.fisher import likelihoods_of
 from lrf_core.calibration.lazy_tensorflow import tf
 from lrf_core.data import Split
 from lrf_core.errors import SpecError
-from lrf_core.named_function import function_named, said_by, working_directory_importable
+from lrf_core.named_function import function_named, summarize_error, working_directory_importable
 
 # Answers and numbers between 0 and 1, of the same structure, to the loss summed over the batch.
 Loss = Callable[[Any, Any], Any]
@@ -67,7 +67,7 @@ def named_loss(source: str) -> Loss:
                 losses = function(answers, uniform) if takes_uniform else function(answers)
             losses = tf.convert_to_tensor(losses)
         except Exception as error:
-            raise SpecError(f"{where} failed: {said_by(error)}") from error
+            raise SpecError(f"{where} failed: {summarize_error(error)}") from error
         if losses.shape.rank != 1 or not losses.dtype.is_floating:
             raise SpecError(
                 f"{where} returned {losses.dtype.name} of shape {losses.shape}; it must return "

@@ -195,9 +195,9 @@ def gc(
       lrf releases gc --from s3://models/vision
       lrf releases gc --from s3://models/vision --older-than 1 --delete
     """
-    from lrf_core.releases.collect import collect, find_garbage
+    from lrf_core.releases.collect import collect_garbage, find_garbage
 
-    act = collect if delete else find_garbage
+    act = collect_garbage if delete else find_garbage
     garbage = act(open_store(store), timedelta(hours=older_than))
     if as_json:
         print_json({"removed": delete, "bytes": garbage.size, "keys": list(garbage.keys)})

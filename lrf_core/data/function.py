@@ -20,7 +20,7 @@ from lrf_core.data.check import (
 from lrf_core.data.split import Array, Data
 from lrf_core.errors import DataError
 from lrf_core.models.structure import Samples, joined
-from lrf_core.named_function import function_named, said_by, working_directory_importable
+from lrf_core.named_function import function_named, summarize_error, working_directory_importable
 
 _BATCH = 256
 _WANTED = "a tf.data.Dataset of (x, y), or a pair (train, test) of them"
@@ -73,7 +73,7 @@ def _call(source: str, function: Callable[[], Any]) -> Any:
     try:
         return function()
     except Exception as error:
-        raise DataError(f"{source} failed: {said_by(error)}") from error
+        raise DataError(f"{source} failed: {summarize_error(error)}") from error
 
 
 def _datasets(source: str, result: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _read(dataset: Any, where: str, expected: Expected) -> tuple[Samples, Array]
                 if batches:
                     advance(1)
     except Exception as error:
-        raise DataError(f"{where} failed while it was read: {said_by(error)}") from error
+        raise DataError(f"{where} failed while it was read: {summarize_error(error)}") from error
     if not samples:
         raise DataError(f"{where} is empty; it must yield (x, y)")
     return joined(samples), np.concatenate(labels)

@@ -11,14 +11,14 @@ import numpy as np
 from lrf_core.artifacts import Choice, Cost
 from lrf_core.errors import GoalError
 from lrf_core.exploration.knapsack import least, nearest, within
-from lrf_core.exploration.resources import QUANTITIES, Indices, Options, Quantity, Vector
+from lrf_core.exploration.resources import QUANTITIES, Indices, OptionTable, Quantity, Vector
 from lrf_core.spec import Goal
 
 # What the whole model may spend at most, by the name of the quantity.
 Limits = Mapping[str, float]
 
 
-def limits_of(goal: Goal, options: Options) -> dict[str, float]:
+def limits_of(goal: Goal, options: OptionTable) -> dict[str, float]:
     """The goal as limits on totals; a ceiling and a share of one quantity are both kept.
 
     Raises:
@@ -35,7 +35,7 @@ def limits_of(goal: Goal, options: Options) -> dict[str, float]:
     return limits
 
 
-def knapsack(options: Options, limits: Limits, minimize: str) -> Indices:
+def knapsack(options: OptionTable, limits: Limits, minimize: str) -> Indices:
     """The rows, one per layer, with the least total of a quantity within all limits, exactly.
 
     Raises:
@@ -49,13 +49,13 @@ def knapsack(options: Options, limits: Limits, minimize: str) -> Indices:
     return rows
 
 
-def threshold(options: Options, similarity: float) -> Indices:
+def threshold(options: OptionTable, similarity: float) -> Indices:
     """The policy of arXiv 2510.00062: per layer, the candidate with the fewest parameters whose
     similarity reaches the threshold; a layer where none does stays as it is."""
     return _smallest(options, _similarities(options) >= similarity)
 
 
-def thresholds_within(options: Options, limits: Limits) -> list[float]:
+def thresholds_within(options: OptionTable, limits: Limits) -> list[float]:
     """The similarity thresholds whose plans are within the limits, from the highest.
 
     As the threshold falls, a layer changes only where a candidate has fewer parameters than all
@@ -66,7 +66,7 @@ def thresholds_within(options: Options, limits: Limits) -> list[float]:
     """
     amounts, own = _of_layers(options, limits)
     rows, levels, steps = _falling(options, amounts)
-    totals = amounts[:, options.stays()].sum(axis=1)[:, None] + steps.cumsum(axis=1)
+    totals = amounts[:, options.unchanged()].sum(axis=1)[:, None] + steps.cumsum(axis=1)
     # Where several layers change at one level, only the last of these steps is a plan.
     is_plan = np.append(np.diff(levels) != 0, True)
     fitting = [
@@ -82,7 +82,7 @@ def thresholds_within(options: Options, limits: Limits) -> list[float]:
     return fitting
 
 
-def check_limits(options: Options, limits: Limits, rows: Indices, policy: str) -> None:
+def check_limits(options: OptionTable, limits: Limits, rows: Indices, policy: str) -> None:
     """Raises GoalError where a plan that was made whatever the limits exceeds one."""
     exceeded = {
         name: limit
@@ -116,18 +116,18 @@ def _asked(goal: Goal, quantity: Quantity) -> tuple[Any, Any]:
     return ceiling, getattr(goal, quantity.reduction) if quantity.reduction else None
 
 
-def _of_layers(options: Options, limits: Limits) -> tuple[Vector, Vector]:
+def _of_layers(options: OptionTable, limits: Limits) -> tuple[Vector, Vector]:
     """What each row spends of what is limited, and how much of it the layers may spend in all."""
-    rest = np.array([options.rest[name] for name in limits])
+    rest = np.array([options.fixed_cost[name] for name in limits])
     return options.amounts_of(tuple(limits)), np.array(list(limits.values())) - rest
 
 
-def _similarities(options: Options) -> Vector:
+def _similarities(options: OptionTable) -> Vector:
     """Of each row; infinite where the layer stays."""
     return np.array([c.similarity if c else math.inf for c in options.candidates])
 
 
-def _smallest(options: Options, allowed: np.ndarray) -> Indices:
+def _smallest(options: OptionTable, allowed: np.ndarray) -> Indices:
     """Of each layer the allowed row with the fewest parameters, of equals the most similar.
 
     A layer stays only where no candidate is allowed.
@@ -140,7 +140,7 @@ def _smallest(options: Options, allowed: np.ndarray) -> Indices:
     return ordered[np.flatnonzero(np.diff(options.owner[ordered], prepend=-1))]
 
 
-def _falling(options: Options, amounts: Vector) -> tuple[Indices, Vector, Vector]:
+def _falling(options: OptionTable, amounts: Vector) -> tuple[Indices, Vector, Vector]:
     """What happens while the threshold falls from infinity to the lowest similarity there is.
 
     Returns:
@@ -148,7 +148,7 @@ def _falling(options: Options, amounts: Vector) -> tuple[Indices, Vector, Vector
         infinite; and how the amounts change at each, `(quantities, levels)`.
     """
     similarity, params = _similarities(options), options.amounts["params"]
-    stays = options.stays()
+    stays = options.unchanged()
     levels, steps = [math.inf], [np.zeros(len(amounts))]
     last = stays.copy()
     for row in np.lexsort((params, -similarity, options.owner)):
@@ -163,7 +163,7 @@ def _falling(options: Options, amounts: Vector) -> tuple[Indices, Vector, Vector
     return last, np.array(levels)[falling], np.array(steps).T[:, falling]
 
 
-def _out_of_reach(options: Options, limits: Limits) -> str:
+def _out_of_reach(options: OptionTable, limits: Limits) -> str:
     """Which limits cannot be reached alone, and what can be reached of all together."""
     amounts, own = _of_layers(options, limits)
     smallest = np.array([options.total(name, _least_of(options, name)) for name in limits])
@@ -189,11 +189,11 @@ def _out_of_reach(options: Options, limits: Limits) -> str:
     )
 
 
-def _least_of(options: Options, name: str) -> Indices:
+def _least_of(options: OptionTable, name: str) -> Indices:
     return knapsack(options, {}, name)
 
 
-def _nearest_words(options: Options, limits: Limits, amounts: Vector, own: Vector) -> str:
+def _nearest_words(options: OptionTable, limits: Limits, amounts: Vector, own: Vector) -> str:
     """The plan with the least excess, in shares of what the model or the largest plan spends."""
     largest = np.array([amounts[i].max() for i in range(len(own))]) * len(options.layers)
     before = np.array([options.before(name) for name in limits])
@@ -201,11 +201,11 @@ def _nearest_words(options: Options, limits: Limits, amounts: Vector, own: Vecto
     return _words(options, limits, nearest(amounts, own, scales, options.owner))
 
 
-def _words(options: Options, limits: Limits, rows: Indices) -> str:
+def _words(options: OptionTable, limits: Limits, rows: Indices) -> str:
     return ", ".join(_reached(options, name, options.total(name, rows)) for name in limits)
 
 
-def _setting(options: Options, name: str, limit: float) -> str:
+def _setting(options: OptionTable, name: str, limit: float) -> str:
     """The limit in the words of the goal, as a share removed where that is possible."""
     quantity, before = QUANTITIES[name], options.before(name)
     if quantity.reduction and before > 0 and limit < before:
@@ -213,7 +213,7 @@ def _setting(options: Options, name: str, limit: float) -> str:
     return f"{quantity.ceiling} {limit:.6g}"
 
 
-def _reached(options: Options, name: str, total: float) -> str:
+def _reached(options: OptionTable, name: str, total: float) -> str:
     """A total in the words of the goal, rounded so that it can be asked for as it stands."""
     quantity, before = QUANTITIES[name], options.before(name)
     ceiling = f"{math.ceil(total)}" if quantity.whole else f"{_rounded_up(total):.6g}"

@@ -26,7 +26,7 @@ from lrf_core.exploration.predict import (
     fit_curve,
     smallest_within,
 )
-from lrf_core.exploration.resources import Indices, Options
+from lrf_core.exploration.resources import Indices, OptionTable
 from lrf_core.exploration.spread import PlanSequence, distinct
 from lrf_core.exploration.vbmf import Ranks, vbmf
 from lrf_core.spec import DecomposeSpec, Goal, Minimized
@@ -54,7 +54,7 @@ class Chosen:
         predicted: the drop before fine-tuning, and the plans it was calibrated on.
     """
 
-    options: Options
+    options: OptionTable
     rows: Indices
     minimized: str
     limits: Limits
@@ -67,7 +67,7 @@ class Chosen:
 
 
 def choose(
-    options: Options,
+    options: OptionTable,
     goal: Goal,
     settings: DecomposeSpec,
     measured_drop: Callable[[Choices], MeasuredDrop],
@@ -109,7 +109,7 @@ def choose(
     return tuple(replace(first, rows=rows) for rows in distinct(first.rows, bounds, row))
 
 
-def plan_count(options: Options, goal: Goal, settings: DecomposeSpec) -> int:
+def plan_count(options: OptionTable, goal: Goal, settings: DecomposeSpec) -> int:
     """How many plans `choose` has for a goal: as many as asked for, or as differ enough.
 
     Measures nothing, so that it can be asked before a model is at hand.
@@ -132,7 +132,7 @@ class _Asked:
         options: similar enough for the goal.
     """
 
-    options: Options
+    options: OptionTable
     goal: Goal
     policy: str
     recovery: float
@@ -143,7 +143,7 @@ class _Asked:
         return [name for name in self.limits if name not in _LOSSES]
 
 
-def _asked(options: Options, goal: Goal, settings: DecomposeSpec) -> _Asked:
+def _asked(options: OptionTable, goal: Goal, settings: DecomposeSpec) -> _Asked:
     options = _similar_enough(options, goal)
     minimized = settings.minimize or goal.minimized("sensitivity")
     if minimized not in _LOSSES and not goal.limits_losses():
@@ -253,7 +253,9 @@ def _least(asked: _Asked, cost: str) -> float:
     return asked.options.total(cost, knapsack(asked.options, {}, cost))
 
 
-def _family(options: Options, limits: Limits, minimized: str, policy: str) -> tuple[Family, str]:
+def _family(
+    options: OptionTable, limits: Limits, minimized: str, policy: str
+) -> tuple[Family, str]:
     """The smallest plans by their loss, within all other limits, and which loss that is.
 
     Raises:
@@ -275,7 +277,7 @@ def _family(options: Options, limits: Limits, minimized: str, policy: str) -> tu
             rows = smallest(both)
         except GoalError:  # the other limits can be met, but not with so little loss
             return None
-        return None if np.array_equal(rows, options.stays()) else rows
+        return None if np.array_equal(rows, options.unchanged()) else rows
 
     largest = options.total(loss, smallest(limits))
     least = options.total(loss, knapsack(options, limits, loss))
@@ -291,7 +293,7 @@ def _family(options: Options, limits: Limits, minimized: str, policy: str) -> tu
     return family, loss
 
 
-def _similar_enough(options: Options, goal: Goal) -> Options:
+def _similar_enough(options: OptionTable, goal: Goal) -> OptionTable:
     least = goal.similarity
     kept = np.array(
         [c is None or least is None or c.similarity >= least for c in options.candidates]

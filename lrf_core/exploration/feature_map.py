@@ -14,7 +14,7 @@ import numpy as np
 from keras.src.ops import nn  # the operations that functional graphs hold
 
 from lrf_core.methods.base import Matrix
-from lrf_core.models.following import Operation, following
+from lrf_core.models.consumers import Operation, consumers
 from lrf_core.models.rebuild import copy_with
 
 # Products of rows and kernel, `(rows, channels)`, to the feature map at those positions.
@@ -54,7 +54,7 @@ def feature_maps(model: keras.Model, layers: Mapping[str, keras.Layer]) -> dict[
         model: a Functional or Sequential model.
         layers: path to convolution or dense layer.
     """
-    behind = following(model)
+    behind = consumers(model)
     return {
         path: feature_map_of(layer, _agreed(layer, behind.get(id(layer), [])))
         for path, layer in layers.items()

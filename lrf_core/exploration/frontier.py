@@ -10,7 +10,7 @@ from lrf_core.artifacts import Candidate
 from lrf_core.console.progress import track
 from lrf_core.errors import GoalError
 from lrf_core.exploration.allocate import knapsack
-from lrf_core.exploration.resources import Options, undominated
+from lrf_core.exploration.resources import OptionTable, undominated
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FrontierPoint:
 
 
 def frontier(
-    options: Options, against: str, loss: str = "sensitivity", points: int = 40
+    options: OptionTable, against: str, loss: str = "sensitivity", points: int = 40
 ) -> tuple[FrontierPoint, ...]:
     """Plans of least loss at equally spaced budgets, from the smallest plan to the whole model.
 
@@ -50,7 +50,7 @@ def frontier(
         )
     needed = np.zeros(len(options.owner), dtype=bool)
     needed[undominated(amounts, options.owner)] = True
-    needed[options.stays()] = True
+    needed[options.unchanged()] = True
     before = options.before(against)
     front = options.where(needed)
     smallest = front.total(against, knapsack(front, {}, against))

@@ -24,7 +24,7 @@ _logger = logging.getLogger("lrf")
 
 # Totals may exceed a limit by this share of it: what is lost in adding up doubles.
 ROUNDING = 1e-12
-# Options per layer in the first core.
+# OptionTable per layer in the first core.
 _FIRST_CORE = 2.0
 # After which the best plan found is taken, with a warning; never seen to be needed.
 _TIME_LIMIT_S = 120.0

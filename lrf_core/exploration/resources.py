@@ -85,7 +85,7 @@ QUANTITIES: Mapping[str, Quantity] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class OptionTable:
     """What may happen to each layer, one option a row: it stays, or becomes a candidate.
 
     Rows of a layer lie together, in an order that does not depend on the order in which the
@@ -96,14 +96,14 @@ class Options:
         candidates: of each row; None where the layer stays.
         owner: index of each row's layer, ascending, `(rows,)`.
         amounts: quantity to what each row spends of it, `(rows,)`; NaN where that is not known.
-        rest: quantity to what the model spends outside these layers.
+        fixed_cost: quantity to what the model spends outside these layers.
     """
 
     layers: tuple[Layer, ...]
     candidates: tuple[Candidate | None, ...]
     owner: Indices
     amounts: Mapping[str, Vector]
-    rest: Mapping[str, float]
+    fixed_cost: Mapping[str, float]
 
     def known(self) -> tuple[str, ...]:
         """The quantities that are known of every option."""
@@ -116,7 +116,7 @@ class Options:
                 raise GoalError(_unknown(name))
         return np.array([self.amounts[name] for name in names]).reshape(-1, len(self.owner))
 
-    def stays(self) -> Indices:
+    def unchanged(self) -> Indices:
         """The row of each layer as it is."""
         return np.searchsorted(self.owner, np.arange(len(self.layers)))
 
@@ -126,11 +126,11 @@ class Options:
 
     def total(self, name: str, rows: Indices) -> float:
         """What the whole model spends of one quantity."""
-        return float(self.amounts[name][rows].sum()) + self.rest[name]
+        return float(self.amounts[name][rows].sum()) + self.fixed_cost[name]
 
     def before(self, name: str) -> float:
         """What the whole model spends of one quantity as it is."""
-        return self.total(name, self.stays())
+        return self.total(name, self.unchanged())
 
     def choices(self, rows: Indices) -> tuple[Choice, ...]:
         """One choice per layer."""
@@ -139,14 +139,14 @@ class Options:
             for layer, row in zip(self.layers, rows, strict=True)
         )
 
-    def where(self, kept: NDArray[np.bool_]) -> Options:
+    def where(self, kept: NDArray[np.bool_]) -> OptionTable:
         """Only some of the rows."""
-        return Options(
+        return OptionTable(
             self.layers,
             tuple(c for c, keep in zip(self.candidates, kept, strict=True) if keep),
             self.owner[kept],
             {name: values[kept] for name, values in self.amounts.items()},
-            self.rest,
+            self.fixed_cost,
         )
 
 
@@ -163,7 +163,7 @@ def options_of(
     layers: Sequence[Layer],
     total: Cost,
     weight_bytes: int | None = None,
-) -> Options:
+) -> OptionTable:
     """Every option of every layer; a layer without candidates has none but to stay.
 
     Args:
@@ -195,7 +195,7 @@ def options_of(
             else weight_bytes - sum(layer.cost.params * layer.itemsize for layer in layers)
         ),
     }
-    return Options(
+    return OptionTable(
         tuple(layers),
         tuple(every[row] for row in order),
         owner[order],
@@ -204,7 +204,7 @@ def options_of(
     )
 
 
-def options_of_run(space: DesignSpace, analysis: Analysis) -> Options:
+def options_of_run(space: DesignSpace, analysis: Analysis) -> OptionTable:
     """Every option of a whole design space, with what the analysis tells of the model.
 
     Raises:

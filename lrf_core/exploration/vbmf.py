@@ -24,7 +24,7 @@ import scipy.optimize
 from lrf_core import methods
 from lrf_core.console.progress import track
 from lrf_core.errors import GoalError
-from lrf_core.exploration.resources import Indices, Options, Vector
+from lrf_core.exploration.resources import Indices, OptionTable, Vector
 
 Ranks = tuple[int, ...]
 
@@ -123,7 +123,7 @@ def layer_ranks(kernel: Vector, kernel_shape: tuple[int, ...]) -> Ranks:
     return max(evb(by_inputs).rank, 1), max(evb(kernel).rank, 1)
 
 
-def vbmf(options: Options, ranks_of: Callable[[str], Ranks]) -> Indices:
+def vbmf(options: OptionTable, ranks_of: Callable[[str], Ranks]) -> Indices:
     """Per layer the Tucker or SVD candidate with the nearest ranks that are not below its own.
 
     A layer without one, for it would have as many parameters as the layer, stays as it is.
@@ -143,7 +143,7 @@ def vbmf(options: Options, ranks_of: Callable[[str], Ranks]) -> Indices:
             "policy vbmf chooses among Tucker and SVD candidates, and there are none; add tucker "
             "and svd to explore.methods and explore again, or use the knapsack policy"
         )
-    rows = options.stays()
+    rows = options.unchanged()
     for layer, own in track(offered.items(), "Ranks by VBMF"):
         wanted = ranks_of(options.layers[layer].name)
         near = [

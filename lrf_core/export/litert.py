@@ -16,9 +16,9 @@ import numpy.typing as npt
 from lrf_core.console.quiet import native_output_logged
 from lrf_core.errors import DataError, ExportError, LrfError
 from lrf_core.export.interface import as_called, samples_by_name
-from lrf_core.export.portable import (
+from lrf_core.export.normalize import (
     check_no_grouped_conv3d,
-    portable,
+    normalize,
     reason,
     with_biases_last,
 )
@@ -110,7 +110,7 @@ def to_litert_int8(model: keras.Model, samples: Samples) -> bytes:
             all; or the model answers the samples with values that are not finite.
         ModelError: a subclassed model that cannot be followed.
     """
-    graph = portable(model)
+    graph = normalize(model)
     named = samples_by_name(graph, samples)
     _check_calibration(graph, named)
 
@@ -192,7 +192,7 @@ def _as_litert_takes_it(model: keras.Model) -> keras.Model:
             f"LiteRT files hold at most {_MOST_BYTES:,} bytes; the weights of model "
             f"'{model.name}' alone are {size:,}"
         )
-    graph = with_biases_last(portable(model))
+    graph = with_biases_last(normalize(model))
     check_no_grouped_conv3d(graph, "LiteRT")
     return graph
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lrf_core.console.quiet import native_output_logged
 from lrf_core.errors import ExportError
 from lrf_core.export.interface import as_called, by_output_name, in_structure, input_names
-from lrf_core.export.portable import check_no_grouped_conv3d, portable, reason
+from lrf_core.export.normalize import check_no_grouped_conv3d, normalize, reason
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.export.saved_model import serving_signature
 
@@ -54,7 +54,7 @@ def to_onnx(model: keras.Model) -> bytes:
     """
     _needed("tf2onnx")
     onnx = _needed("onnx")
-    graph = portable(model)
+    graph = normalize(model)
     check_no_grouped_conv3d(graph, "onnxruntime")
     try:
         with native_output_logged(), _tf2onnx_silent():

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lrf_core.console.quiet import native_output_logged
 from lrf_core.errors import DISK_FAULTS, ArtifactError, ExportError
 from lrf_core.export.interface import as_called, in_structure, input_names
-from lrf_core.export.portable import reason
+from lrf_core.export.normalize import reason
 from lrf_core.export.runtime import ExportedModel
 from lrf_core.files.scratch import folder_beside
 from lrf_core.models.unroll import to_functional

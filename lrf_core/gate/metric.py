@@ -15,7 +15,7 @@ from lrf_core.errors import SpecError
 from lrf_core.named_function import (
     PATTERN,
     function_named,
-    said_by,
+    summarize_error,
     working_directory_importable,
 )
 from lrf_core.spec import GateSpec
@@ -120,7 +120,7 @@ def _metric_of_function(source: str, gate: GateSpec) -> Metric:
         try:
             value = np.asarray(function(labels, answers), dtype=float)
         except Exception as error:
-            raise SpecError(f"gate.metric {source} failed: {said_by(error)}") from error
+            raise SpecError(f"gate.metric {source} failed: {summarize_error(error)}") from error
         return _checked(value, len(labels), source)
 
     return Metric(source, gate.metric_direction == "higher", False, False, evaluate)
@@ -146,7 +146,7 @@ def _metric_of_keras(name: str, gate: GateSpec, classes: int) -> Metric:
         try:
             value = _value_in_keras(metric, wanted, answers.astype(np.float32))
         except Exception as error:  # of whichever backend
-            raise SpecError(f"gate.metric {name} failed: {said_by(error)}") from error
+            raise SpecError(f"gate.metric {name} failed: {summarize_error(error)}") from error
         return _checked(value, len(labels), name)
 
     return Metric(name, direction == "higher", False, True, evaluate)

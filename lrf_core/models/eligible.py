@@ -41,10 +41,10 @@ _REASONS: tuple[tuple[tuple[type, ...], str], ...] = (
 
 def ineligibility_reason(layer: keras.Layer, calls: Calls) -> str:
     """Why a layer with weights cannot be replaced; empty where it can."""
-    return _why_its_kind_stays(layer) or _why_this_one_stays(layer, calls)
+    return _kind_ineligibility_reason(layer) or _why_this_one_stays(layer, calls)
 
 
-def _why_its_kind_stays(layer: keras.Layer) -> str:
+def _kind_ineligibility_reason(layer: keras.Layer) -> str:
     kind = type(layer).__name__
     if type(layer) in FACTORIZABLE:
         return ""

@@ -46,7 +46,8 @@ def to_functional(model: keras.Model) -> keras.Model:
 
 def _check_names(model: keras.Model) -> None:
     for layer in model._flatten_layers(include_self=False):
-        if not LAYER_NAME.fullmatch(layer.name):
+        is_run = not isinstance(layer, keras.layers.InputLayer)
+        if is_run and not LAYER_NAME.fullmatch(layer.name):
             raise ModelError(
                 f"model '{model.name}': layer {layer.name!r:.80} has a name that TensorFlow "
                 "refuses; use letters, digits, '_', '.' and '-' only"

@@ -60,7 +60,7 @@ def find_garbage(store: Store, older_than: timedelta = GRACE) -> Garbage:
     return Garbage(tuple(keys), size)
 
 
-def collect(store: Store, older_than: timedelta = GRACE) -> Garbage:
+def collect_garbage(store: Store, older_than: timedelta = GRACE) -> Garbage:
     """Remove what `find_garbage` finds; returns what was removed. Raises as that does.
 
     Ages are also measured by the clock of the store, and the younger age counts: a clock that is

@@ -12,7 +12,7 @@ import tenacity
 import urllib3
 
 from lrf_core.errors import ClusterError, PromotionError, UnreachableClusterError
-from lrf_core.kubernetes_api import TIMEOUT_S, said_by
+from lrf_core.kubernetes_api import TIMEOUT_S, summarize_error
 from lrf_core.serving.plan import JSON, patched
 
 _logger = logging.getLogger("lrf")
@@ -117,22 +117,22 @@ class InferenceService:
             raise self._refused(verb, error) from None
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableClusterError(
-                f"the Kubernetes API does not answer ({verb} {PLURAL}): {said_by(error)}"
+                f"the Kubernetes API does not answer ({verb} {PLURAL}): {summarize_error(error)}"
             ) from None
 
     def _refused(self, verb: str, error: kubernetes.client.ApiException) -> ClusterError:
         what = f"{verb} {PLURAL}.{GROUP} {self.name} in namespace {self.namespace}"
         if error.status in (401, 403):
             return ClusterError(
-                f"the Kubernetes API does not allow to {what}: {said_by(error)}; grant the Role in "
-                "docs/promotion.md to whom this runs as"
+                f"the Kubernetes API does not allow to {what}: {summarize_error(error)}; grant the "
+                "Role in docs/promotion.md to whom this runs as"
             )
         if error.status == 404:
             return ClusterError(
                 f"no InferenceService {self.namespace}/{self.name}, or KServe is not there; create "
                 "it first, see docs/promotion.md"
             )
-        return ClusterError(f"the Kubernetes API refuses to {what}: {said_by(error)}")
+        return ClusterError(f"the Kubernetes API refuses to {what}: {summarize_error(error)}")
 
 
 def is_applied(service: JSON, patch: JSON) -> bool:

@@ -230,7 +230,7 @@ class Prepared:
             after=after,
             minimized=chosen.minimized,
             limits=dict(chosen.limits),
-            totals_before=options.totals(options.stays()),
+            totals_before=options.totals(options.unchanged()),
             totals_after=options.totals(chosen.rows),
             predicted_loss=predicted_loss(chosen.choices),
             predicted_drop=chosen.predicted.drop if chosen.predicted else None,

@@ -107,7 +107,7 @@ def finetune(
     checkpoints = open_checkpoints(
         settings.checkpoint,
         {"inputs": lineage.inputs, "settings": lineage.settings},
-        writes=workers.leads,
+        writes=workers.is_leader,
     )
     keras.utils.set_random_seed(seed)
     student = splice(model, {})

@@ -136,7 +136,7 @@ def publish(
             key,
             scratch,
         )
-        written = write_release(store, name, version, making.propose, making.prove)
+        written = write_release(store, name, version, making.propose, making.verify)
     _tell(written)
     # After the index was moved: no registry names a release that readers do not see.
     for registry in registries:
@@ -202,7 +202,7 @@ class _Making:
             signature = sign(folder, self.key)
         return ReleaseDraft(release, manifest, sources, signature)
 
-    def prove(self, release: Release, folder: Path) -> None:
+    def verify(self, release: Release, folder: Path) -> None:
         """Raise unless what was stored is the model that was judged, signed as asked for.
 
         The signature comes first: no file is opened that is not what was signed.

@@ -33,13 +33,13 @@ def cache_folder() -> Path:
     given = os.environ.get(_FOLDER)
     if given:
         return Path(given).absolute()
-    folder = platformdirs.user_cache_path("lrf", appauthor=False)
-    if not folder.is_absolute():
+    try:
+        return platformdirs.user_cache_path("lrf", appauthor=False)
+    except RuntimeError:
         raise StorageError(
             f"this user has no home folder to keep fetched files in; set HOME, or {_FOLDER} to a "
             "folder for them"
-        )
-    return folder
+        ) from None
 
 
 def cached_file(store: Store, key: str) -> Path | None:

@@ -11,7 +11,7 @@ import numpy as np
 from lrf_core.data.split import Array
 from lrf_core.errors import DataError
 from lrf_core.models.structure import Samples
-from lrf_core.named_function import function_named, said_by, working_directory_importable
+from lrf_core.named_function import function_named, summarize_error, working_directory_importable
 
 # (samples (n, ...), random) to samples of the same shapes and types; draws from `random` alone, so
 # that training that is resumed sees the same samples.
@@ -79,7 +79,7 @@ def _checked(name: str, function: Callable[..., Any]) -> Augment:
         try:
             changed = function(samples, random)
         except Exception as error:
-            raise DataError(f"{name} failed: {said_by(error)}") from error
+            raise DataError(f"{name} failed: {summarize_error(error)}") from error
         before, after = (
             [np.shape(part) for part in keras.tree.flatten(given)] for given in (samples, changed)
         )

@@ -61,7 +61,7 @@ class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[Samples, Array]:
         number, size = self._start + index, self._batches.batch_size
         chosen = self._order[number * size : (number + 1) * size]
-        chosen = self._batches.workers.part(chosen)
+        chosen = self._batches.workers.shard(chosen)
         samples = self._batches.samples.read(chosen)
         if self._batches.augment:
             rank = self._batches.workers.rank

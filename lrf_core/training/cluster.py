@@ -16,7 +16,7 @@ import urllib3
 
 from lrf_core.artifacts import FinetuneRecord
 from lrf_core.errors import EXIT_BAD_INPUT, EXIT_FAILURE, WorkerError
-from lrf_core.kubernetes_api import TIMEOUT_S, connected, own_namespace, said_by
+from lrf_core.kubernetes_api import TIMEOUT_S, connected, own_namespace, summarize_error
 from lrf_core.spec import TrainJobSpec
 from lrf_core.training.job import Job, read_result
 from lrf_core.training.trainjob import GROUP, PLURAL, VERSION, train_job
@@ -170,12 +170,12 @@ def _delete(jobs: Any, where: dict[str, Any], name: str) -> None:
         )
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
         if getattr(error, "status", None) != 404:
-            _logger.warning("TrainJob %s is not deleted: %s", name, said_by(error))
+            _logger.warning("TrainJob %s is not deleted: %s", name, summarize_error(error))
 
 
 def _refused(error: Exception) -> WorkerError:
     return WorkerError(
-        f"the Kubernetes API refuses the TrainJob: {said_by(error)}; Kubeflow Trainer has to be "
-        "there, and the service account may create, get and delete trainjobs and list pods",
+        f"the Kubernetes API refuses the TrainJob: {summarize_error(error)}; Kubeflow Trainer has "
+        "to be there, and the service account may create, get and delete trainjobs and list pods",
         EXIT_BAD_INPUT,
     )

@@ -93,11 +93,11 @@ class Workers:
     count: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this is the one that writes."""
         return self.rank == 0
 
-    def part(self, batch: Array) -> Array:
+    def shard(self, batch: Array) -> Array:
         """This worker's part of the indices of a batch; `count` divides their number."""
         size = len(batch) // self.count
         return batch[self.rank * size : (self.rank + 1) * size]
@@ -111,7 +111,7 @@ class Workers:
         ).scope()
         return scope
 
-    def agreed(self, values: Array) -> Array:
+    def broadcast(self, values: Array) -> Array:
         """What the worker that leads passes here; all call it, with arrays of one shape and type.
 
         Machines of several kinds round differently. A worker that decided by its own numbers to

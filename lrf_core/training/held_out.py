@@ -55,7 +55,7 @@ class Validator:
     ) -> Validator:
         """Ask the teacher. Raises ModelError: it answers NaN."""
         answers = teacher_answers(teacher, samples, batch_size, "Teacher on held-out share")
-        answers = workers.agreed(answers)
+        answers = workers.broadcast(answers)
         return cls(
             student=student,
             view=_predicting(student),
@@ -75,7 +75,7 @@ class Validator:
             FloatingPointError: the answers are not finite.
         """
         answers = _answers(self.view, self.samples, self.batch_size, _unreported)
-        answers = self.workers.agreed(answers)
+        answers = self.workers.broadcast(answers)
         labels = self.labels
         held_loss = mean(self.objective.of_answers(labels, self.teacher_logits, answers))
         if not (np.isfinite(answers).all() and math.isfinite(held_loss)):

@@ -20,7 +20,7 @@ import kubernetes.client
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from lrf_core.kubernetes_api import connected, own_namespace, said_by
+from lrf_core.kubernetes_api import connected, own_namespace, summarize_error
 
 _logger = logging.getLogger("lrf")
 
@@ -78,7 +78,7 @@ class LeaseElection:
                 self._renewed = now
             self._failed = ""
         except (ApiException, urllib3.exceptions.HTTPError) as error:
-            said = said_by(error)
+            said = summarize_error(error)
             if said != self._failed:
                 self._failed = said
                 _logger.warning("the Lease %s cannot be used: %s", self.name, said)

@@ -276,7 +276,7 @@ def test_a_client_that_breaks_in_any_way_does_not_end_the_loop(
         raise KeyError("what nobody thought of")
 
     with monkeypatch.context() as patched:
-        patched.setattr(BucketSource, "tell", broken)
+        patched.setattr(BucketSource, "report", broken)
         here.loop.turn()
     source = here.incoming.url()
     assert here.sample("lrf_controller_errors_total", source=source, cause="KeyError") == 1

@@ -28,7 +28,7 @@ from lrf_core.exploration.resources import (
     QUANTITIES,
     Indices,
     Layer,
-    Options,
+    OptionTable,
     options_of,
     undominated,
 )
@@ -84,11 +84,11 @@ def spaces(draw: st.DrawFn) -> list[Candidate]:
     return found
 
 
-def options(found: list[Candidate]) -> Options:
+def options(found: list[Candidate]) -> OptionTable:
     return options_of(found, LAYERS, TOTAL, 1500)
 
 
-def every_plan(opened: Options) -> list[Indices]:
+def every_plan(opened: OptionTable) -> list[Indices]:
     rows = [np.flatnonzero(opened.owner == layer) for layer in range(len(opened.layers))]
     return [np.array(plan) for plan in itertools.product(*rows)]
 
@@ -284,7 +284,7 @@ def test_a_goal_out_of_reach_names_what_is_reachable() -> None:
     with pytest.raises(GoalError, match=r"params_reduction 0.220 \(max_params 351\) at the lowest"):
         thresholds_within(opened, {"params": TOTAL.params / 2})
     with pytest.raises(GoalError, match=r"policy vbmf .* params_reduction 0.000 \(max_params 450"):
-        check_limits(opened, {"params": 400}, opened.stays(), "vbmf")
+        check_limits(opened, {"params": 400}, opened.unchanged(), "vbmf")
 
 
 def test_goals_that_exclude_each_other() -> None:
@@ -327,7 +327,7 @@ def test_latency_goals_need_latencies() -> None:
         limits_of(Goal(latency_reduction=0.1), opened)
     with pytest.raises(GoalError, match=r"explore\.latency"):
         knapsack(opened, {"sensitivity": 1.0}, "latency")
-    assert "latency" not in opened.totals(opened.stays())
+    assert "latency" not in opened.totals(opened.unchanged())
 
 
 def test_totals_are_of_the_whole_model() -> None:

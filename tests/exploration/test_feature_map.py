@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_cnn
 
 from lrf_core.exploration.feature_map import feature_maps
-from lrf_core.models.following import following
+from lrf_core.models.consumers import consumers
 from lrf_core.models.trace import walk
 from lrf_core.models.unroll import to_functional
 
@@ -124,7 +124,7 @@ def test_a_shared_layer_is_followed_where_its_uses_agree(same: bool) -> None:
 
 def test_following_stops_where_paths_join() -> None:
     model = tiny_cnn()
-    behind = following(model)
+    behind = consumers(model)
 
     def names(path: str) -> list[str]:
         (use,) = behind[id(model.get_layer(path))]

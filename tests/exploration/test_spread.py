@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lrf_core.artifacts import Candidate, Cost
 from lrf_core.exploration.choose import Choices, Chosen, choose, plan_count
 from lrf_core.exploration.predict import MeasuredDrop
-from lrf_core.exploration.resources import Indices, Layer, Options, options_of
+from lrf_core.exploration.resources import Indices, Layer, OptionTable, options_of
 from lrf_core.exploration.spread import APART, PlanSequence, distinct
 from lrf_core.exploration.vbmf import Ranks
 from lrf_core.spec import DecomposeSpec, Goal
@@ -33,7 +33,7 @@ def candidate(layer: str, params: int, loss: float, ranks: Ranks = (1,)) -> Cand
     )
 
 
-def frontier(layers: int = 4, candidates: int = 30) -> Options:
+def frontier(layers: int = 4, candidates: int = 30) -> OptionTable:
     """Layers whose candidates lose ever more the smaller they are: from 0.001 to 10 in all."""
     names = [f"layer{i}" for i in range(layers)]
     losses = np.geomspace(1e-3, 10.0, candidates) / layers
@@ -56,7 +56,7 @@ def no_ranks(path: str) -> Ranks:
     raise AssertionError(f"nothing asks for the ranks of {path}")
 
 
-def chosen(options: Options, goal: Goal, **wanted: object) -> tuple[Chosen, ...]:
+def chosen(options: OptionTable, goal: Goal, **wanted: object) -> tuple[Chosen, ...]:
     asked = DecomposeSpec(minimize="error", **wanted)
     return choose(options, goal, asked, two_points, no_ranks)
 

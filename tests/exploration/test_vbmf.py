@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lrf_core.artifacts import Candidate, Cost
 from lrf_core.errors import GoalError
-from lrf_core.exploration.resources import Layer, Options, options_of
+from lrf_core.exploration.resources import Layer, OptionTable, options_of
 from lrf_core.exploration.vbmf import evb, layer_ranks, noise_variance, vbmf
 
 
@@ -113,7 +113,7 @@ def test_components_are_kept_exactly_where_that_lowers_the_free_energy() -> None
     assert [gain < -1e-6 for gain in gains] == [i < found.rank for i in range(short)]
 
 
-def space(*candidates: tuple[str, tuple[int, ...], int]) -> Options:
+def space(*candidates: tuple[str, tuple[int, ...], int]) -> OptionTable:
     found = [
         Candidate(
             layer="conv" if method == "tucker" else "dense",

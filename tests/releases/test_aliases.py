@@ -9,7 +9,7 @@ from proposals import Content
 
 from lrf_core.errors import ArtifactError, SpecError
 from lrf_core.releases import list_releases, release_names, resolve, rollback, set_alias
-from lrf_core.storage import LocalStore
+from lrf_core.storage.local import LocalStore
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from proposals import Content, Counting, Killed
 
 from lrf_core.errors import ArtifactError
 from lrf_core.releases import verify_version
-from lrf_core.releases.collect import collect, find_garbage
-from lrf_core.storage import LocalStore
+from lrf_core.releases.collect import collect_garbage, find_garbage
 from lrf_core.storage.base import ObjectInfo
+from lrf_core.storage.local import LocalStore
 
 HOUR = timedelta(hours=1)
 
@@ -53,7 +53,7 @@ def age(store: LocalStore, hours: float, below: str = "") -> None:
 def test_nothing_young_is_garbage(store: LocalStore) -> None:
     before = set(store.list())
     assert find_garbage(store).keys == ()
-    assert collect(store).keys == ()
+    assert collect_garbage(store).keys == ()
     assert set(store.list()) == before
 
 
@@ -63,7 +63,7 @@ def test_old_leftovers_are_garbage_and_releases_are_not(store: LocalStore, tmp_p
     copied = Content(tmp_path, b"copied").version
     assert {key.split("/")[1] for key in found.keys if key.startswith("tiny/")} == {copied}
     assert found.size == sum((store.root / key).stat().st_size for key in found.keys)
-    assert collect(store) == found
+    assert collect_garbage(store) == found
 
     assert verify_version(store, "tiny", 1) == []
     released = Content(tmp_path, b"released")
@@ -87,23 +87,23 @@ def test_a_clock_that_is_ahead_makes_nothing_garbage(store: LocalStore) -> None:
     behind = SlowClock(store.root)
     before = set(store.list())
     assert find_garbage(behind).keys  # by the clock of this machine
-    assert collect(behind).keys == ()
+    assert collect_garbage(behind).keys == ()
     assert set(store.list()) == before
     age(store, 25)
-    assert collect(behind).keys
+    assert collect_garbage(behind).keys
     assert not list(store.list("clock-"))
 
 
 def test_a_clock_that_is_behind_makes_nothing_garbage(store: LocalStore) -> None:
     age(store, -48)
-    assert collect(store).keys == ()
+    assert collect_garbage(store).keys == ()
 
 
 def test_what_somebody_is_at_is_kept_with_its_old_blobs(store: LocalStore, tmp_path: Path) -> None:
     age(store, 25)
     content = Content(tmp_path, b"copied")
     age(store, 0.1, f"tiny/{content.version}/")
-    collect(store)
+    collect_garbage(store)
 
     written = content.write(store)
     assert written.number == 2
@@ -112,7 +112,7 @@ def test_what_somebody_is_at_is_kept_with_its_old_blobs(store: LocalStore, tmp_p
 
 def test_what_was_collected_can_be_published_again(store: LocalStore, tmp_path: Path) -> None:
     age(store, 25)
-    collect(store)
+    collect_garbage(store)
     for number, model in enumerate((b"copied", b"uploaded"), 2):
         assert Content(tmp_path, model).write(store).number == number
         assert verify_version(store, "tiny", number) == []
@@ -122,7 +122,7 @@ def test_an_old_blob_that_is_published_again_is_young(store: LocalStore, tmp_pat
     age(store, 25)
     Content(tmp_path, b"uploaded").write(store)
     garbage = find_garbage(store, HOUR)
-    collect(store, HOUR)
+    collect_garbage(store, HOUR)
 
     assert garbage.keys
     assert verify_version(store, "tiny", 1) == verify_version(store, "tiny", 2) == []
@@ -133,7 +133,7 @@ def test_other_things_in_the_store_are_not_touched(store: LocalStore, tmp_path: 
     for key in others:
         store.put(key, b"not ours")
     age(store, 1000)
-    collect(store)
+    collect_garbage(store)
 
     assert set(others) < set(store.list())
 
@@ -144,7 +144,7 @@ def test_a_file_planted_in_a_release_is_garbage_once_it_is_old(store: LocalStore
     store.put(planted, b"another model")
     age(store, 25)
 
-    assert planted in collect(store).keys
+    assert planted in collect_garbage(store).keys
     assert verify_version(store, "tiny", 1) == []
 
 
@@ -153,8 +153,8 @@ def test_without_knowing_what_a_manifest_names_nothing_is_removed(store: LocalSt
     [manifest] = [key for key in store.list("tiny/") if key.endswith("manifest.json")]
     sound = store.get(manifest)
     store.put(manifest, sound[:-1])
-    collect(store)  # the manifest is also kept as a blob
+    collect_garbage(store)  # the manifest is also kept as a blob
     for key in list(store.list("blobs/")):
         store.put(key, b"damaged")
     with pytest.raises(ArtifactError, match="nobody knows which blobs it names"):
-        collect(store)
+        collect_garbage(store)

@@ -31,7 +31,8 @@ from lrf_core.releases import (
 from lrf_core.releases.collect import find_garbage
 from lrf_core.releases.index import ReleaseIndex
 from lrf_core.releases.parallel import WORKERS, in_parallel
-from lrf_core.storage import LocalStore, Store, open_store
+from lrf_core.storage import Store, open_store
+from lrf_core.storage.local import LocalStore
 
 NOW = timedelta(0)
 FEW = 12

@@ -12,7 +12,7 @@ from proposals import Content
 
 from lrf_core.commands import app as cli
 from lrf_core.releases import set_alias
-from lrf_core.storage import LocalStore
+from lrf_core.storage.local import LocalStore
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from lrf_core.releases import read_index, resolve, verify_version
 from lrf_core.releases.signing import check_release_signature, signing_key
 from lrf_core.spec import PublishSpec
 from lrf_core.stages import publish
-from lrf_core.storage import LocalStore
+from lrf_core.storage.local import LocalStore
 
 pytest.importorskip("model_signing", reason="needs the extra signing")
 pytestmark = pytest.mark.usefixtures("exported_once")

@@ -18,7 +18,7 @@ from lrf_core.releases import (
     verify_release,
     verify_version,
 )
-from lrf_core.storage import LocalStore
+from lrf_core.storage.local import LocalStore
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ _CONVOLUTIONS = (
 )
 
 
-def portable(model: keras.Model) -> keras.Model:
+def normalize(model: keras.Model) -> keras.Model:
     """A graph that computes in float32: the model itself or a copy.
 
     Weights stored in less are converted, so nothing of them is lost.

@@ -17,7 +17,7 @@ Operation = Any
 _FOLLOWED = 2
 
 
-def following(model: keras.Model) -> dict[int, list[tuple[Operation, ...]]]:
+def consumers(model: keras.Model) -> dict[int, list[tuple[Operation, ...]]]:
     """For each layer, by id, one entry for every place where it is used.
 
     An entry holds up to two operations, in order: each takes nothing but the output of the one
