@@ -22,8 +22,7 @@ from lrf_core.files.limits import FILES, UNPACK_GIB, check_limit, limit, unpack_
 from lrf_core.storage.base import sha256_of
 from lrf_core.storage.cache import cached_tree
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
-
+_TAR_MAGIC_OFFSET = 257
 _MOST_RATIO = 200
 # Small archives may well hold a lot of the same.
 _ALWAYS_ALLOWED = 64 << 20
@@ -49,9 +48,21 @@ _UNREADABLE = (
 _LEFT_OUT = "__MACOSX"
 
 
-def is_archive(name: str) -> bool:
-    """Whether a file of this name is one that `unpacked` takes."""
-    return name.lower().endswith(SUFFIXES)
+def is_archive(path: Path) -> bool:
+    """Whether a file is one that `unpacked` takes, by its name or by its content."""
+    by_name = path.name.lower().endswith((".tar", ".tar.gz", ".tgz", ".zip"))
+    return by_name or zipfile.is_zipfile(path) or _is_packed(path) or _is_tar(path)
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(_TAR_MAGIC_OFFSET)
+        return file.read(5) == b"ustar"
 
 
 def unpacked(path: Path, source: str) -> Path:
@@ -143,7 +154,7 @@ class _Member(tarfile.TarInfo):
 
 def _unpack(path: Path, source: str, folder: Path, size: int) -> None:
     allowance = _Allowance.of(source, size)
-    members = _in_zip if path.name.lower().endswith(".zip") else _in_tar
+    members = _in_zip if zipfile.is_zipfile(path) else _in_tar
     try:
         for name, content in members(path, source, allowance):
             target = folder / _safe(name, source)
@@ -164,8 +175,7 @@ Members = Iterator[tuple[str, IO[bytes] | None]]
 
 def _in_tar(path: Path, source: str, allowance: _Allowance) -> Members:
     """Name and content of each file, one after the other; no content for a folder."""
-    packed = path.name.lower().endswith(("gz",))
-    with gzip.open(path) if packed else path.open("rb") as stream:
+    with gzip.open(path) if _is_packed(path) else path.open("rb") as stream:
         counted = _Counted(stream, allowance)
         with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
             while member := archive.next():

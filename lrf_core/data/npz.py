@@ -36,6 +36,20 @@ _CHUNK_BYTES = 1 << 20
 _LENGTHS_OFFSET = 26
 
 
+def is_npz(path: Path) -> bool:
+    """Whether a file is named or built like an `.npz` file: a zip of arrays."""
+    if path.suffix == ".npz":
+        return True
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with ZipSource(path, _LONGEST_DIRECTORY) as file, zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False
+    return bool(names) and all(name.endswith(_SUFFIX) for name in names)
+
+
 @dataclass(frozen=True)
 class Stored:
     """An array as it lies in the file.

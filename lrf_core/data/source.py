@@ -13,6 +13,7 @@ from lrf_core.data.arrays import open_npz
 from lrf_core.data.check import Expected, expected_by
 from lrf_core.data.folder import open_folder
 from lrf_core.data.function import open_function
+from lrf_core.data.npz import is_npz
 from lrf_core.data.split import Data
 from lrf_core.errors import DataError
 from lrf_core.models.unroll import to_functional
@@ -34,10 +35,11 @@ def open_data(source: str, model: keras.Model, seed: int = 0) -> Data:
         source: an `.npz` file (`x`, `y` or `x_train`, `y_train`, `x_test`, `y_test`, with the
             names of the inputs in place of `x` where the model has several); a folder of class
             folders of images, or of `train/` and `test/` (or `val/`, `validation/`) with such
-            folders, or an archive of such a folder (`.tar`, `.tar.gz`, `.tgz`, `.zip`); each on
-            this machine or in S3 (`s3://bucket/key` or prefix); or `module:function` that returns
-            a tf.data.Dataset of (x, y) or a (train, test) pair of them, x being a dict by the
-            names of several inputs.
+            folders, or an archive of such a folder (`.tar`, `.tar.gz`, `.tgz`, `.zip`); files are
+            recognized by their content, and may lie alone in a folder; each on this machine or in
+            S3 (`s3://bucket/key` or prefix); or `module:function` that returns a tf.data.Dataset
+            of (x, y) or a (train, test) pair of them, x being a dict by the names of several
+            inputs.
         model: the labels belong to its first output of shape (batch, classes).
         seed: of the 80/20 division where the source comes in one part.
 
@@ -59,14 +61,17 @@ def open_data(source: str, model: keras.Model, seed: int = 0) -> Data:
 
 
 def _open_file(source: str, file: Path, expected: Expected, seed: int) -> Data:
-    if is_archive(file.name):
+    if is_npz(file):
+        with named(source, file):
+            return dataclasses.replace(open_npz(file, expected, seed), source=source)
+    if is_archive(file):
         return _open_folder(source, unpacked(file, source), expected, seed)
-    if file.suffix != ".npz":
-        raise DataError(f"{source} is not a kind of data that is known; give {_KINDS}")
-    with named(source, file):
-        return dataclasses.replace(open_npz(file, expected, seed), source=source)
+    raise DataError(f"{source} is not a kind of data that is known; give {_KINDS}")
 
 
 def _open_folder(source: str, folder: Path, expected: Expected, seed: int) -> Data:
+    entries = list(folder.iterdir())
+    if len(entries) == 1 and entries[0].is_file():
+        return _open_file(source, entries[0], expected, seed)
     with named(source, folder):
         return dataclasses.replace(open_folder(folder, expected, seed), source=source)

@@ -13,6 +13,7 @@ import keras
 
 from lrf_core.artifacts import MODEL_FILE
 from lrf_core.errors import DISK_FAULTS, ArtifactError, LrfError, ModelError
+from lrf_core.files.model_names import only_model
 from lrf_core.files.scratch import scratch_folder
 from lrf_core.models import unpack
 from lrf_core.models.keras2 import is_keras2, upgraded
@@ -20,7 +21,8 @@ from lrf_core.models.safety import check_size, checked_model
 from lrf_core.storage.address import Address
 from lrf_core.storage.inputs import file_at
 
-_HDF5 = (".h5", ".hdf5")
+_WHOLE = ("keras", "hdf5")
+_SNIFFED = 64
 # Folders for copies.
 _MODEL, _WEIGHTS = "model", "weights"
 
@@ -35,8 +37,8 @@ def read_model(
     """Read a model and the config that it was compiled with; load nothing that could run code.
 
     Args:
-        source: a `.keras` file or a folder with `model.keras`, an `.h5` file of a whole model, or
-            a `.json` file with what `model.to_json()` returns.
+        source: a `.keras` file, an `.h5` file of a whole model, or a file with what
+            `model.to_json()` returns, by any name; or a folder with one model file.
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed for a `.json` file only.
         once_copied: called when copies of the files are checked and nothing is written any more,
             before Keras makes anything of them.
@@ -86,12 +88,13 @@ def _read(
     new = None if weights is None else _weights_file(weights, scratch / _WEIGHTS)
     files = ((own, path), (new, weights))
     stored = [unpack.checked_hdf5(file, str(name)) for file, name in files if file is not None]
-    if path.suffix == ".keras":
+    is_keras = _kind(path) == "keras"
+    if is_keras:
         _write_config(config, scratch / _MODEL)
     once_copied()
     for count in stored:
         check_size(config, count, str(path))
-    if path.suffix == ".keras":
+    if is_keras:
         model = keras.saving.load_model(scratch / _MODEL, compile=False, safe_mode=True)
     else:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
@@ -104,16 +107,40 @@ def _read(
 
 
 def _model_file(path: Path) -> Path:
+    """The file itself, or the only model file in a folder, by its name or by its content."""
     if path.is_dir():
-        if (path / "saved_model.pb").exists():
-            raise ModelError(
-                f"{path} is a SavedModel; it holds a fixed graph that cannot be factorized. "
-                "Give the .keras or .h5 file that the model was exported from"
-            )
-        path = path / MODEL_FILE
+        path = _model_in(path)
     if not path.is_file():
         raise ModelError(f"no model at {path}; give the path of {KNOWN}")
     return path
+
+
+def _model_in(folder: Path) -> Path:
+    files = {entry.name: entry for entry in folder.iterdir() if entry.is_file()}
+    if "saved_model.pb" in files:
+        raise ModelError(
+            f"{folder} is a SavedModel; it holds a fixed graph that cannot be factorized. "
+            "Give the .keras or .h5 file that the model was exported from"
+        )
+    try:
+        name = only_model(files)
+    except ValueError as error:
+        raise ModelError(f"{folder} {error}") from None
+    if name is not None:
+        return files[name]
+    unnamed = [file for file in files.values() if not file.suffix and _kind(file) in _WHOLE]
+    return unnamed[0] if len(unnamed) == 1 else folder / MODEL_FILE
+
+
+def _kind(path: Path) -> str:
+    """What a file is by its content: artifacts of pipelines have no suffix."""
+    if zipfile.is_zipfile(path):
+        return "keras"
+    if h5py.is_hdf5(path):
+        return "hdf5"
+    with path.open("rb") as file:
+        is_json = file.read(_SNIFFED).lstrip().startswith(b"{") or path.suffix == ".json"
+    return "json" if is_json else ""
 
 
 def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | None]:
@@ -121,7 +148,8 @@ def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | Non
 
     Both are copies: what is checked is what is read.
     """
-    if path.suffix == ".keras" and zipfile.is_zipfile(path):
+    kind = _kind(path)
+    if kind == "keras":
         text, metadata = unpack.unpack_keras(path, folder)
         version = _object(metadata, path, "metadata").get("keras_version")
         if is_keras2(version):
@@ -130,7 +158,7 @@ def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | Non
                 "save it there as .h5 (model.save('name.h5')) and give that"
             )
         return _config(text, path), _unpacked_weights(path, folder)
-    if path.suffix in _HDF5 and h5py.is_hdf5(path):
+    if kind == "hdf5":
         copy = folder / "model.h5"
         unpack.copy_file(path, copy)
         unpack.checked_hdf5(copy, str(path))
@@ -139,7 +167,7 @@ def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | Non
         version = version.decode() if isinstance(version, bytes) else version
         config = None if text is None else _config(text, path)
         return upgraded(config) if config and is_keras2(version) else config, copy
-    if path.suffix == ".json":
+    if kind == "json":
         with path.open("rb") as file:
             config = _config(unpack.bounded_text(file, str(path)), path)
         return upgraded(config) if is_keras2(config.get("keras_version")) else config, None
@@ -148,9 +176,10 @@ def _opened(path: Path, folder: Path) -> tuple[dict[str, Any] | None, Path | Non
 
 def _compile_config(path: Path) -> dict[str, Any] | None:
     try:
-        if path.suffix == ".keras" and zipfile.is_zipfile(path):
+        kind = _kind(path)
+        if kind == "keras":
             config = _object(unpack.keras_texts(path)[0], path, "config").get("compile_config")
-        elif path.suffix in _HDF5 and h5py.is_hdf5(path):
+        elif kind == "hdf5":
             with h5py.File(path, "r") as file:
                 config = json.loads(file.attrs.get("training_config", "null"))
         else:
@@ -187,10 +216,11 @@ def _weights_file(path: Path, folder: Path) -> Path:
     """A copy of a file of weights, named so that Keras knows its layout."""
     if not path.is_file():
         raise ModelError(f"no weights at {path}; give a .weights.h5, .h5 or .keras file")
-    if path.suffix == ".keras" and zipfile.is_zipfile(path):
+    kind = _kind(path)
+    if kind == "keras":
         unpack.unpack_keras(path, folder)
         return _unpacked_weights(path, folder)
-    if path.suffix in _HDF5 and h5py.is_hdf5(path):
+    if kind == "hdf5":
         copy = folder / ("new.weights.h5" if path.name.endswith(".weights.h5") else "new.h5")
         unpack.copy_file(path, copy)
         return copy
@@ -226,22 +256,30 @@ def model_at(source: str) -> Path:
     """The path of a model; of what is in S3, of a copy on this machine.
 
     Args:
-        source: a path, `s3://bucket/key`, or `s3://bucket/prefix` with `model.keras` below it.
+        source: a path, `s3://bucket/key`, or a folder or prefix with one model file in it.
 
     Raises:
-        ModelError: there is none in S3; of a path, whoever reads it says so.
+        ModelError: there is none, or there are several.
         StorageError: S3 cannot be reached, refuses the keys, or the cache cannot be written.
     """
     address = Address.of(source)
     if not address.is_remote:
-        return Path(address.path)
-    file = file_at(source) or file_at(f"{source.rstrip('/')}/{MODEL_FILE}")
+        return _model_file(Path(address.path))
+    file = file_at(source) or _model_below(source, address)
     if file is None:
         raise ModelError(
-            f"no model at {source}; give the address of {KNOWN}, or what comes before "
-            f"/{MODEL_FILE} in one"
+            f"no model at {source}; give the address of {KNOWN}, or a prefix with one model file"
         )
     return file
+
+
+def _model_below(source: str, address: Address) -> Path | None:
+    prefix = f"{address.path.rstrip('/')}/" if address.path.strip("/") else ""
+    try:
+        key = only_model(address.bucket_store().list(prefix))
+    except ValueError as error:
+        raise ModelError(f"{source} {error}") from None
+    return None if key is None else file_at(f"{address.scheme}://{address.bucket}/{key}")
 
 
 def weights_at(source: str) -> Path:

@@ -30,9 +30,9 @@ def load_model(
     """Read a Keras model safely and check that it can be factorized.
 
     Args:
-        source: a `.keras` file or a folder that holds `model.keras`, an `.h5` file of a whole
-            model, or a `.json` file with the config that `model.to_json()` returns; on this
-            machine or in S3 (`s3://bucket/key` or prefix).
+        source: a `.keras` file, an `.h5` file of a whole model, or a file with the config that
+            `model.to_json()` returns, recognized by their content; or a folder with one model
+            file; on this machine or in S3 (`s3://bucket/key` or prefix).
         weights: a `.weights.h5`, `.h5` or `.keras` file; needed with a config only.
         sandbox: whether a process that can do nothing else reads the files; default: what
             `LRF_SANDBOX` says. It does not know the classes that are registered in this one: when
@@ -51,10 +51,10 @@ def load_model(
         SandboxError: the sandbox cannot be started here.
         StorageError: S3 cannot be reached, refuses the keys, or the cache cannot be written.
     """
+    read = read_in_sandbox if _is_to_sandbox(source, sandbox) else read_model
     file = model_at(str(source))
     loaded = None if weights is None else weights_at(str(weights))
     with named(str(source), file), named(str(weights), loaded):
-        read = read_in_sandbox if _is_to_sandbox(source, sandbox) else read_model
         given, compiled = read(file, loaded)
         model = to_functional(given)
     check_model(model, str(source))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 from lrf_core.artifacts.record import digest_of
-from lrf_core.errors import SpecError
+from lrf_core.errors import SpecError, StorageError
+from lrf_core.files.model_names import is_model_name, only_model
 from lrf_core.files.scratch import scratch_folder
 from lrf_core.releases import release_name
 from lrf_core.storage import MissingObjectError, Store, open_store, sha256_of
+from lrf_core.storage.address import Address
 from pipelines.controller.journal import Journal
 from pipelines.controller.request import Note, Request, address_of
 from pipelines.controller.request_store import RequestStore, Versioned, note_digest
-from pipelines.controller.sources import IncomingModel, Source, is_model
-
-_File = TypeVar("_File", str, Path)
+from pipelines.controller.sources import IncomingModel, Source
 
 
 class UnusableModelError(Exception):
@@ -79,35 +78,39 @@ def _read(store: Store, key: str, folder: Path) -> Path:
 
 def _fetched(source: Source, model: str, folder: Path) -> Path:
     source.fetch(model, folder)
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return _only([file for file in files if is_model(file.name)], model)
+    names = (str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return folder / _only(names, model)
 
 
-def _stored(address: str) -> tuple[Store, str]:
+def _stored(uri: str) -> tuple[Store, str]:
     """The store and key of a model file, or of the only one in a folder."""
-    parts = urlsplit(address)
-    if parts.scheme in ("s3", "minio") and parts.netloc and "@" not in parts.netloc:
-        store, key = open_store(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/")
-    elif parts.scheme == "file" and not parts.netloc:
-        folder, _, key = unquote(parts.path).rstrip("/").rpartition("/")
+    try:
+        address = Address.of(uri)
+    except StorageError:
+        address = Address("file", "", "")
+    if address.is_remote:
+        store, key = address.bucket_store(), address.path.strip("/")
+    elif uri.startswith("file://") and address.path:
+        folder, _, key = address.path.rstrip("/").rpartition("/")
         store = open_store(folder or "/")
     else:
         raise UnusableModelError(
-            f"the model's address {address.split('@')[-1]!r:.200} cannot be read; register one in "
+            f"the model's address {uri.split('@')[-1]!r:.200} cannot be read; register one in "
             "s3://bucket/key, or name the file in the property lrf.model"
         )
-    if is_model(key):
+    if is_model_name(key):
         return store, key
-    return store, _only([each for each in store.list(f"{key}/") if is_model(each)], address)
+    return store, _only(store.list(f"{key}/"), uri)
 
 
-def _only(found: list[_File], address: str) -> _File:
-    if len(found) != 1:
-        raise UnusableModelError(
-            f"{address} holds {len(found)} model files where one is needed; name a .keras or .h5 "
-            "file"
-        )
-    return found[0]
+def _only(names: Iterable[str], address: str) -> str:
+    try:
+        found = only_model(names)
+    except ValueError as error:
+        raise UnusableModelError(f"{address} {error}") from None
+    if found is None:
+        raise UnusableModelError(f"{address} holds no model file; name a .keras or .h5 file")
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from typing import Protocol
 
 import yaml
 
+from lrf_core.files.model_names import is_model_name
 from lrf_core.registry import open_requests
 from lrf_core.registry.requests import COMPRESS, RequestSource
 from lrf_core.storage import Entry, MissingObjectError, Store, open_store
 from pipelines.controller.request import Outcome
 from pipelines.controller.settings import SourceSettings
-
-SUFFIXES = (".keras", ".h5")
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,6 @@ class Source(Protocol):
         """Write the state of a model where users look for it; may be called twice for one state."""
 
 
-def is_model(key: str) -> bool:
-    """Whether the name is that of a whole model, not of weights alone."""
-    return key.endswith(SUFFIXES) and not key.endswith(".weights.h5")
-
-
 SIDECAR, OUTCOME = ".lrf.yaml", ".lrf.json"
 _SIDECAR_SETTINGS = {COMPRESS, "name"}
 
@@ -88,7 +82,7 @@ class BucketSource:
 
     def incoming(self) -> Iterator[IncomingModel]:
         entries = {entry.key: entry for entry in self.store.entries()}
-        for key in sorted(filter(is_model, entries)):
+        for key in sorted(filter(is_model_name, entries)):
             mark = f"{entries[key].size} {entries[key].mark}"
             if sidecar := entries.get(f"{key}{SIDECAR}"):
                 yield replace(self._as_read(key, sidecar), mark=mark)
