@@ -47,7 +47,7 @@ dist: $(READY)
 # What is generated and committed; tests keep it current.
 compile: $(READY)
 	$(BIN)/python -m pipelines compile
-	$(BIN)/python -m components.readme
+	$(BIN)/python -m components.generate
 	$(BIN)/python -m charts.readme
 
 # Installs by the pip that is there: a venv's own would need Debian's python3-venv. The lock holds all

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import re
 
+from kfp import dsl
+
 from lrf_core.artifacts import ModelMeasures, Verdict
+
+
+def log_judgement(
+    result: Verdict,
+    candidate: dsl.Model,
+    verdict: dsl.Artifact,
+    metrics: dsl.Metrics,
+    confusion: dsl.ClassificationMetrics,
+) -> None:
+    """Describe a verdict in the artifacts that a step writes."""
+    candidate.metadata.update(digest=result.candidate_digest)
+    verdict.metadata.update(passed=result.passed, digest=result.candidate_digest)
+    for name, value in metrics_of(result).items():
+        metrics.log_metric(name, value)
+    if result.confusion:
+        rows = [list(row) for row in result.confusion.counts]
+        confusion.log_confusion_matrix(list(result.confusion.labels), rows)
 
 
 def metrics_of(verdict: Verdict) -> dict[str, float]:

@@ -5,14 +5,14 @@ The source of a component's body is all that reaches the container; it imports t
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from components.content import check_content
 from lrf_core import telemetry
@@ -20,7 +20,7 @@ from lrf_core.console import interrupts, progress, terminal
 from lrf_core.console.quiet import import_tensorflow_quietly
 from lrf_core.errors import EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.sandbox.setting import sandbox_default
-from lrf_core.spec import Spec, make_spec
+from lrf_core.spec import Spec, make_spec, parse_spec
 
 _LINE = re.compile(r"\[lrf (?P<stage>[a-z]+)\] (?P<text>.*)")
 _FAILED = re.compile(r"failed, exit code (?P<exit_code>\d+): (?P<reason>.*)")
@@ -36,7 +36,15 @@ class StepLine:
 
 
 @contextmanager
-def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> Iterator[Spec]:
+def step(
+    stage: str,
+    spec: str,
+    part: str | int = "",
+    *,
+    content: str = "",
+    inputs: Mapping[str, str | None] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> Iterator[Spec]:
     """Run the body of a component; yields the spec.
 
     Progress goes to standard output as lines that `read_line` understands. An LrfError becomes
@@ -45,10 +53,14 @@ def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> I
 
     Args:
         stage: the component's name.
-        spec: `Spec.model_dump_json()`.
+        spec: settings of a spec, as JSON or YAML.
         part: of steps side by side in one run, which one.
         content: `content_of(spec).digest` when the run was submitted; the inputs are compared with
             it before the body and after it, so that no other content's results are kept under it.
+        inputs: "model" and "data" to where the artifacts lie that take their place in the spec;
+            None for one that is in the spec. Errors name the input.
+        parameters: names of settings, as in "goal.params_reduction", to values that override those
+            of the spec; None overrides nothing.
 
     Raises:
         SystemExit: an LrfError was raised; with its exit code. Or the step was interrupted.
@@ -71,13 +83,15 @@ def step(stage: str, spec: str, part: str | int = "", *, content: str = "") -> I
             sandbox_default(True),
         ):
             import_tensorflow_quietly()
-            asked = _spec_of(spec)
-            check_content(asked, content)
-            yield asked
-            check_content(asked, content)
+            settings = _spec_of(spec, inputs or {}, parameters or {})
+            check_content(settings, content)
+            yield settings
+            check_content(settings, content)
         logger.info("done in %.1f s", time.monotonic() - started)
     except LrfError as error:
         reason = " ".join(str(error).split())
+        for name, path in (inputs or {}).items():
+            reason = reason.replace(path, f"the input '{name}'") if path else reason
         logger.error("failed, exit code %d: %s", error.exit_code, reason)
         raise SystemExit(error.exit_code) from None
     finally:
@@ -96,14 +110,20 @@ def _interruptible() -> Iterator[None]:
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 
-def _spec_of(text: str) -> Spec:
-    try:
-        settings = json.loads(text)
-    except ValueError as error:
-        raise SpecError(f"the spec is not JSON: {error}; give Spec.model_dump_json()") from None
-    if not isinstance(settings, dict):
-        raise SpecError(f"the spec must be a mapping of settings, got {settings!r:.60}")
-    return make_spec(settings)
+def _spec_of(text: str, inputs: Mapping[str, str | None], parameters: Mapping[str, Any]) -> Spec:
+    settings = parse_spec(text, "the spec") if text.strip() else {}
+    overrides: dict[str, Any] = {}
+    for name, path in inputs.items():
+        if path and settings.get(name):
+            raise SpecError(
+                f"the spec names the {name} {settings[name]!r:.200}, and the step gets another as "
+                f"an artifact; leave '{name}' out of the spec"
+            )
+        overrides[name] = path
+    for setting, value in parameters.items():
+        section, _, name = setting.partition(".")
+        overrides.setdefault(section, {})[name] = value
+    return make_spec(settings, overrides)
 
 
 def read_line(line: str) -> StepLine | None:

@@ -59,7 +59,7 @@ def validate(
     from components.step import step
 
     with step("validate", spec, content=content) as settings:
-        from components.metrics import metrics_of
+        from components.metrics import log_judgement
         from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdicts
         from lrf_core.models.load import load_model, save_model
         from lrf_core.run import steps
@@ -90,12 +90,6 @@ def validate(
             Path(lineage.path),
             Path(report.path),
         )
-        candidate.metadata.update(digest=result.candidate_digest, plan=selected.plan.number)
-        verdict.metadata.update(passed=result.passed, digest=result.candidate_digest)
-        for name, value in metrics_of(result).items():
-            metrics.log_metric(name, value)
-        matrix = result.confusion
-        if matrix:
-            rows = [list(row) for row in matrix.counts]
-            confusion.log_confusion_matrix(list(matrix.labels), rows)
+        log_judgement(result, candidate, verdict, metrics, confusion)
+        candidate.metadata.update(plan=selected.plan.number)
         return result.passed

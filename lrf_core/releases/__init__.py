@@ -18,6 +18,7 @@ from lrf_core.releases.layout import version_of
 from lrf_core.releases.verify import (
     damaged_blobs,
     fetch_release,
+    fetch_served,
     verify_release,
     verify_version,
     verify_versions,
@@ -36,6 +37,7 @@ __all__ = [
     "WriteResult",
     "damaged_blobs",
     "fetch_release",
+    "fetch_served",
     "list_releases",
     "read_index",
     "release_name",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lrf_core.releases.index import IndexEntry, Listing
 from lrf_core.releases.layout import (
     INDEX_FILE,
     INTENT_FILE,
+    SAVED_MODEL,
     SIGNATURE_FILE,
     blob_key,
     file_key,
@@ -38,6 +40,19 @@ def fetch(
         except (MissingObjectError, DamagedObjectError):
             damaged.append(file)
     return damaged
+
+
+def fetch_served(store: Store, release: Release, folder: Path) -> None:
+    """Download what model servers read of a release, every file checked: `<folder>/1/...`.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+        StorageError: the store cannot be read.
+    """
+    served = tuple(file for file in release.files if file.path.startswith(f"{SAVED_MODEL}/"))
+    with scratch_folder("served") as scratch:
+        fetch_release(store, release.model_copy(update={"files": served}), scratch)
+        shutil.copytree(scratch / SAVED_MODEL, folder, dirs_exist_ok=True)
 
 
 def fetch_release(store: Store, release: Release, folder: Path) -> Path:

@@ -7,7 +7,7 @@ under the same names, and those of the selected plan are copied to the folder it
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,9 +134,17 @@ class Outputs:
         """Copy the files of one plan to the folder itself, unless they lie there."""
         if plan == self:
             return
-        for name in ("plan", "factorized", "finetune", "candidate", "verdict"):
-            source, target = getattr(plan, name), getattr(self, name)
-            write_atomically_with(target, partial(shutil.copyfile, source))
+        names = ("plan", "factorized", "finetune", "candidate", "verdict")
+        plan.copy_to({name: getattr(self, name) for name in names})
+
+    def copy_to(self, targets: Mapping[str, Path]) -> None:
+        """Copy files to places outside, each whole or not at all.
+
+        Args:
+            targets: by the names that they have here, such as "plan".
+        """
+        for name, target in targets.items():
+            write_atomically_with(target, partial(shutil.copyfile, getattr(self, name)))
 
     @property
     def _plans(self) -> Path:

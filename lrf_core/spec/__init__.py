@@ -7,7 +7,7 @@ from lrf_core.spec.gate import GateSpec
 from lrf_core.spec.goal import DecomposeSpec, Goal, Minimized
 from lrf_core.spec.promote import PrometheusSpec, PromoteSpec
 from lrf_core.spec.publish import OverrideSpec, PublishSpec
-from lrf_core.spec.whole import Spec, load_spec, make_spec, read_spec
+from lrf_core.spec.whole import Spec, load_spec, make_spec, parse_spec, read_spec
 
 __all__ = [
     "ClusterSpec",
@@ -25,5 +25,6 @@ __all__ = [
     "TrainJobSpec",
     "load_spec",
     "make_spec",
+    "parse_spec",
     "read_spec",
 ]

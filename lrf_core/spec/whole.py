@@ -140,16 +140,30 @@ def read_spec(path: str | Path, kind: str = "spec") -> dict[str, Any]:
         SpecError: the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        text = read_document(Path(path), SPEC, f"the {kind} {path}", SpecError).decode()
-        content = strict_yaml.parsed(text)
+        content = read_document(Path(path), SPEC, f"the {kind} {path}", SpecError)
     except OSError as error:
         raise SpecError(f"cannot read the {kind} {path}: {error.strerror or error}") from None
+    return parse_spec(content, f"the {kind} {path}")
+
+
+def parse_spec(content: bytes | str, where: str) -> dict[str, Any]:
+    """Parse YAML, or JSON, which is YAML, as a plain mapping.
+
+    Args:
+        where: what an error calls the text.
+
+    Raises:
+        SpecError: it is not YAML, or not a mapping.
+    """
+    try:
+        text = content.decode() if isinstance(content, bytes) else content
+        settings = strict_yaml.parsed(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise SpecError(f"the {kind} {path} is not valid YAML: {reason}") from None
-    if not isinstance(content, dict):
-        raise SpecError(f"the {kind} {path} must be a mapping of settings, got {content!r:.60}")
-    return content
+        raise SpecError(f"{where} is not valid YAML: {reason}") from None
+    if not isinstance(settings, dict):
+        raise SpecError(f"{where} must be a mapping of settings, got {settings!r:.60}")
+    return settings
 
 
 def make_spec(settings: dict[str, Any], overrides: dict[str, Any] | None = None) -> Spec:

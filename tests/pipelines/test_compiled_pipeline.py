@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.readme import STAGES
+from components.generate import STAGES
 
 COMMITTED = Path(__file__).parents[2] / "pipelines" / "compress.yaml"
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from tiny import tiny_cnn, tiny_data, train_tiny
 
-from components.readme import STAGES
+from components.generate import STAGES
 from lrf_core.artifacts import DesignSpace, Plan, Verdict
 from lrf_core.models.load import load_model, model_digest, save_model
 from lrf_core.run.outputs import Outputs

@@ -1,4 +1,4 @@
-"""`python -m components.readme` writes the README of every component from its contract."""
+"""`python -m components.generate` writes README and YAML of every component from its contract."""
 
 from __future__ import annotations
 
@@ -8,11 +8,30 @@ from typing import Any
 
 import docstring_parser
 import yaml
+from kfp import compiler
+from kfp.dsl.base_component import BaseComponent
 
+# Tasks of the pipeline, in its order.
 STAGES = ("analyze", "explore", "merge", "decompose", "finetune", "validate", "publish")
 
-_PARAMETERS = {"Integer": "int", "String": "str", "Boolean": "bool", "List": "list"}
+COMPONENTS = ("compress_model", *STAGES)
+
+_PARAMETERS = {
+    "Integer": "int",
+    "Float": "float",
+    "String": "str",
+    "Boolean": "bool",
+    "List": "list",
+}
 _EXAMPLES = {
+    "compress_model": """compressed = compress_model(
+    model=trained.outputs["model"],
+    data=prepared.outputs["data"],
+    store="s3://models/vision",
+    params_reduction=0.8,
+)
+with dsl.If(compressed.outputs["Output"] == True):
+    deploy(release=compressed.outputs["release"])""",
     "analyze": """analyzed = analyze(spec=spec)
 baseline, analysis = analyzed.outputs["baseline"], analyzed.outputs["analysis"]""",
     "explore": """with dsl.ParallelFor(analyzed.outputs["Output"]) as shard:
@@ -61,7 +80,7 @@ def folder_of(stage: str) -> Path:
 
 def readme(stage: str) -> str:
     """The README of a component, Markdown."""
-    component = getattr(importlib.import_module(f"components.{stage}.component"), stage)
+    component = component_named(stage)
     text = docstring_parser.parse(component.python_func.__doc__)
     said = {parameter.arg_name: parameter.description for parameter in text.params}
     if text.returns:
@@ -78,23 +97,32 @@ def readme(stage: str) -> str:
         "## Outputs",
         _table(spec.outputs or {}, said),
         "## Example",
-        "Inside a `@dsl.pipeline`; the whole graph is in `pipelines/compress.py`.",
+        "Inside a `@dsl.pipeline`. `component.yaml` is the same component for "
+        "`kfp.components.load_component_from_file`.",
         f"```python\nfrom components.{stage} import {stage}\n\n{_EXAMPLES[stage]}\n```",
         "## Metadata",
         f"- Stability: {metadata['stability']}\n- Kubeflow: {needs}",
-        "Generated from the docstring of `component.py` by `python -m components.readme`.",
+        "Generated from the docstring of `component.py` by `python -m components.generate`.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def write_readmes() -> list[Path]:
-    """Write every README; returns the files."""
-    written = []
-    for stage in STAGES:
-        file = folder_of(stage) / "README.md"
-        file.write_text(readme(stage), encoding="utf-8")
-        written.append(file)
-    return written
+def component_named(name: str) -> BaseComponent:
+    """The component that a folder holds."""
+    found: BaseComponent = getattr(importlib.import_module(f"components.{name}.component"), name)
+    return found
+
+
+def write_yaml(name: str, target: Path) -> None:
+    """Compile a component; the same contract gives the same bytes."""
+    compiler.Compiler().compile(component_named(name), str(target))
+
+
+def main() -> None:
+    """Write the files of every component."""
+    for name in COMPONENTS:
+        (folder_of(name) / "README.md").write_text(readme(name), encoding="utf-8")
+        write_yaml(name, folder_of(name) / "component.yaml")
 
 
 def _table(ports: dict[str, Any], said: dict[str, str | None]) -> str:
@@ -111,4 +139,4 @@ def _type(port: Any) -> str:
 
 
 if __name__ == "__main__":
-    write_readmes()
+    main()
