@@ -12,7 +12,7 @@ from lrf_core.errors import ModelError, SpliceError
 from lrf_core.models.load import is_probability
 from lrf_core.models.precision import in_float32, tolerance_of_arithmetic, tolerance_of_weights
 from lrf_core.models.rebuild import copy_of, rebuilt
-from lrf_core.models.structure import Samples
+from lrf_core.models.structure import Samples, chosen, sample_count
 from lrf_core.models.trace import is_graph, walk
 
 # Keras walks a graph by recursion, one call for each operation on the way, when it is made and when
@@ -20,6 +20,9 @@ from lrf_core.models.trace import is_graph, walk
 DEEPEST = 700
 
 Chains = Mapping[str, Sequence[keras.Layer]]
+
+# Samples that models are compared on in one call.
+_AT_ONCE = 4
 
 
 def splice(model: keras.Model, chains: Chains) -> keras.Model:
@@ -126,9 +129,15 @@ def largest_difference(expected: keras.Model, model: keras.Model, samples: Sampl
 
 def _answers(model: keras.Model, samples: Samples) -> list[Any]:
     # Not predict_on_batch: compiling a deep model for a few samples takes longer than running it.
-    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, samples)
-    outputs = keras.tree.flatten(model(tensors, training=False))
-    return [keras.ops.convert_to_numpy(output) for output in outputs]
+    # A few at a time: a call holds every feature map until it ends.
+    size = model.inputs[0].shape[0] if model.inputs else None
+    found = []
+    for start in range(0, sample_count(samples), size or _AT_ONCE):
+        part = chosen(samples, slice(start, start + (size or _AT_ONCE)))
+        tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, part)
+        outputs = keras.tree.flatten(model(tensors, training=False))
+        found.append([keras.ops.convert_to_numpy(output) for output in outputs])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def _difference(want: Any, got: Any) -> float:
