@@ -130,10 +130,11 @@ def largest_difference(expected: keras.Model, model: keras.Model, samples: Sampl
 def _answers(model: keras.Model, samples: Samples) -> list[Any]:
     # Not predict_on_batch: compiling a deep model for a few samples takes longer than running it.
     # A few at a time: a call holds every feature map until it ends.
-    size = model.inputs[0].shape[0] if model.inputs else None
+    inputs = getattr(model, "inputs", None)  # subclassed models have none
+    size = (inputs and inputs[0].shape[0]) or _AT_ONCE
     found = []
-    for start in range(0, sample_count(samples), size or _AT_ONCE):
-        part = chosen(samples, slice(start, start + (size or _AT_ONCE)))
+    for start in range(0, sample_count(samples), size):
+        part = chosen(samples, slice(start, start + size))
         tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, part)
         outputs = keras.tree.flatten(model(tensors, training=False))
         found.append([keras.ops.convert_to_numpy(output) for output in outputs])
