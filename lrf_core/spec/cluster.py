@@ -12,14 +12,24 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from lrf_core.secrets.verdict_key import KEY_FILE_SETTING
 from lrf_core.spec.section import Duration, Section
 
-StageName = Literal["analyze", "explore", "merge", "decompose", "finetune", "validate", "publish"]
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+StageName = Literal[
+    "analyze",
+    "explore",
+    "merge",
+    "decompose",
+    "finetune",
+    "validate",
+    "publish",
+    "compress_model",
+]
+# Tasks of the pipeline; compress_model is all of them in one.
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)[:-1]
 
 # Set in every step by the pipeline itself.
 RUN_ID, PUSHGATEWAY = "LRF_RUN_ID", "LRF_PUSHGATEWAY"
 
 # Steps that seal or read verdicts, and where the key for that is mounted.
-SEALING: tuple[StageName, ...] = ("validate", "publish")
+SEALING: tuple[StageName, ...] = ("validate", "publish", "compress_model")
 VERDICT_KEY = "/run/secrets/lrf-verdict-key"
 
 # Where `scratch` is mounted; also the cache of what was fetched.
@@ -174,6 +184,7 @@ _DEFAULTS: dict[StageName, StageSpec] = {
     "finetune": StageSpec(cpu="4", memory="8Gi"),
     "validate": StageSpec(cpu="2", memory="8Gi"),
     "publish": StageSpec(cpu="1", memory="4Gi"),
+    "compress_model": StageSpec(cpu="4", memory="8Gi"),
 }
 
 
