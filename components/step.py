@@ -22,6 +22,8 @@ from lrf_core.errors import EXIT_INTERRUPTED, LrfError, SpecError
 from lrf_core.sandbox.setting import sandbox_default
 from lrf_core.spec import Spec, make_spec, parse_spec
 
+# In place of an address in a spec.
+_UNREAD = "-"
 _LINE = re.compile(r"\[lrf (?P<stage>[a-z]+)\] (?P<text>.*)")
 _FAILED = re.compile(r"failed, exit code (?P<exit_code>\d+): (?P<reason>.*)")
 
@@ -57,8 +59,8 @@ def step(
         part: of steps side by side in one run, which one.
         content: `content_of(spec).digest` when the run was submitted; the inputs are compared with
             it before the body and after it, so that no other content's results are kept under it.
-        inputs: "model" and "data" to where the artifacts lie that take their place in the spec;
-            None for one that is in the spec. Errors name the input.
+        inputs: of "model" and "data" those that this step reads, to where the artifact lies that
+            takes its place in the spec; None if the spec has to name it. Errors name the input.
         parameters: names of settings, as in "goal.params_reduction", to values that override those
             of the spec; None overrides nothing.
 
@@ -114,12 +116,15 @@ def _spec_of(text: str, inputs: Mapping[str, str | None], parameters: Mapping[st
     settings = parse_spec(text, "the spec") if text.strip() else {}
     overrides: dict[str, Any] = {}
     for name, path in inputs.items():
-        if path and settings.get(name):
+        if path and settings.get(name) not in (None, _UNREAD):
             raise SpecError(
                 f"the spec names the {name} {settings[name]!r:.200}, and the step gets another as "
                 f"an artifact; leave '{name}' out of the spec"
             )
         overrides[name] = path
+    for name in {"model", "data"} - set(inputs):
+        # A step that does not read it, as it is an artifact of another step or of none.
+        settings.setdefault(name, _UNREAD)
     for setting, value in parameters.items():
         section, _, name = setting.partition(".")
         overrides.setdefault(section, {})[name] = value

@@ -11,6 +11,8 @@ def analyze(
     baseline: dsl.Output[dsl.Model],
     analysis: dsl.Output[dsl.Artifact],
     content: str = "",
+    model: dsl.Input[dsl.Model] = None,
+    data: dsl.Input[dsl.Dataset] = None,
 ) -> list[int]:
     """Take inventory of a trained Keras model, and measure it.
 
@@ -24,6 +26,10 @@ def analyze(
             scores (JSON).
         content: What the inputs contained when the run was submitted (a digest); "" where that
             is not known. Results are taken over only where it is the same.
+        model: The trained model: a `.keras` or `.h5` file by any name, or a folder with one.
+            Default: what the spec names.
+        data: Labelled samples: an `.npz` file, class folders of images, or an archive of them.
+            Default: what the spec names.
 
     Returns:
         The shards to explore, numbered from 1.
@@ -32,13 +38,14 @@ def analyze(
 
     from components.step import step
 
-    with step("analyze", spec, content=content) as settings:
+    inputs = {"model": model and model.path, "data": data and data.path}
+    with step("analyze", spec, content=content, inputs=inputs) as settings:
         from lrf_core.models.load import save_model
         from lrf_core.run import steps
 
-        model, data = steps.load_inputs(settings)
-        result = steps.analyze(settings, model, data)
-        save_model(model, Path(baseline.path))
+        network, samples = steps.load_inputs(settings)
+        result = steps.analyze(settings, network, samples)
+        save_model(network, Path(baseline.path))
         result.save(analysis.path)
         baseline.metadata.update(name=result.model_name, digest=result.model_digest)
         analysis.metadata.update(layers=len(result.layers), eligible=len(result.eligible()))

@@ -14,6 +14,7 @@ def decompose(
     plan: dsl.Output[dsl.Artifact],
     factorized: dsl.Output[dsl.Model],
     content: str = "",
+    data: dsl.Input[dsl.Dataset] = None,
 ) -> None:
     """Choose one candidate per layer for the goal, and build the factorized model.
 
@@ -26,19 +27,22 @@ def decompose(
         factorized: The model by this plan, not yet fine-tuned: `model.keras` in a folder.
         content: What the inputs contained when the run was submitted (a digest); "" where that
             is not known. Results are taken over only where it is the same.
+        data: Labelled samples: an `.npz` file, class folders of images, or an archive of them.
+            Default: what the spec names.
     """
     from pathlib import Path
 
     from components.step import step
 
-    with step("decompose", spec, number, content=content) as settings:
+    inputs = {"data": data and data.path}
+    with step("decompose", spec, number, content=content, inputs=inputs) as settings:
         from lrf_core.artifacts import DesignSpace
         from lrf_core.models.load import save_model
         from lrf_core.run import steps
 
-        model, data = steps.load_inputs(settings, baseline.path)
+        model, samples = steps.load_inputs(settings, baseline.path)
         space = DesignSpace.load(design_space.path)
-        result, network = steps.prepare(settings, model, data, space).build(number)
+        result, network = steps.prepare(settings, model, samples, space).build(number)
         result.save(plan.path)
         save_model(network, Path(factorized.path))
         plan.metadata.update(

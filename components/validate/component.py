@@ -24,6 +24,7 @@ def validate(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     content: str = "",
+    data: dsl.Input[dsl.Dataset] = None,
 ) -> bool:
     """Judge all candidates against the original by the limits of the gate, on test samples.
 
@@ -50,6 +51,8 @@ def validate(
         confusion: Its confusion matrix; of more than 50 classes, the worst of them.
         content: What the inputs contained when the run was submitted (a digest); "" where that
             is not known. Results are taken over only where it is the same.
+        data: Labelled samples: an `.npz` file, class folders of images, or an archive of them.
+            Default: what the spec names.
 
     Returns:
         Whether the candidate that was picked passed every check.
@@ -58,14 +61,15 @@ def validate(
 
     from components.step import step
 
-    with step("validate", spec, content=content) as settings:
+    inputs = {"data": data and data.path}
+    with step("validate", spec, content=content, inputs=inputs) as settings:
         from components.metrics import log_judgement
         from lrf_core.artifacts import Analysis, DesignSpace, FinetuneRecord, Plan, Verdicts
         from lrf_core.models.load import load_model, save_model
         from lrf_core.run import steps
         from lrf_core.stages import by_number
 
-        original, data = steps.load_inputs(settings, baseline.path)
+        original, samples = steps.load_inputs(settings, baseline.path)
         trained = [
             steps.Candidate(*parts)
             for parts in by_number(
@@ -74,7 +78,7 @@ def validate(
                 [load_model(each.path) for each in candidates],
             )
         ]
-        judgement = steps.judge(settings, original, trained, data)
+        judgement = steps.judge(settings, original, trained, samples)
         selected, result = trained[judgement.selected], judgement.verdict
         save_model(selected.model, Path(candidate.path))
         selected.plan.save(plan.path)

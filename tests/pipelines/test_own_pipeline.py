@@ -18,6 +18,7 @@ from components.generate import folder_of
 from lrf_core.models.load import load_model, model_digest
 from lrf_core.releases import list_releases
 from lrf_core.storage import open_store
+from pipelines.compress import compress_steps
 
 SPEC = json.dumps(
     {
@@ -92,6 +93,44 @@ def test_a_pipeline_deploys_what_passes_and_nothing_else(
     assert (tmp_path / "deployed").read_text() == "good 1"
     (line,) = list_releases(released, "good")
     assert line.listing.summary.params_after < 0.7 * line.listing.summary.params_before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_steps_in_ones_own_pipeline_make_the_candidate_of_one_task(
+    trained: Trained, tmp_path: Path
+) -> None:
+    store = (tmp_path / "store").as_uri()
+    spec = json.loads(SPEC)
+    spec |= {
+        "goal": {"params_reduction": 0.3, "max_accuracy_drop": 60.0},
+        "finetune": {"epochs": 1},
+        "publish": {"to": store, "name": "steps"},
+    }
+
+    @dsl.component(base_image="unused", install_kfp_package=False)
+    def deploy_steps(release: dsl.Input[dsl.Artifact], marker: str) -> None:
+        from pathlib import Path
+
+        Path(marker).write_text(release.metadata["location"])
+
+    @dsl.pipeline(name="own")
+    def own() -> None:
+        made = train(from_model=str(trained.model_file), from_data=str(trained.data_file))
+        inputs = {"model": made.outputs["model"], "data": made.outputs["data"]}
+        steps = compress_steps(json.dumps(spec), **inputs)
+        with dsl.If(steps.passed == True):  # noqa: E712 - a condition
+            released = steps.publish()
+            deploy_steps(release=released.outputs["release"], marker=str(tmp_path / "deployed"))
+        compress_model(**inputs, store=store, release_name="task", spec=SPEC, **GOAL)
+
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
+    own()
+
+    released = open_store(store)
+    (by_steps,), (by_task,) = (list_releases(released, name) for name in ("steps", "task"))
+    assert by_steps.listing.model_digest == by_task.listing.model_digest
+    assert (tmp_path / "deployed").read_text() == released.url(f"steps/{by_steps.version}")
 
 
 @pytest.fixture
