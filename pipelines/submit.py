@@ -36,6 +36,9 @@ __all__ = [
     "submit",
 ]
 
+# The API refuses longer ones.
+_LONGEST_PARAMETER = 10_000
+
 
 def submit(
     spec: Spec,
@@ -60,7 +63,7 @@ def submit(
         say: called with a line about what is not as one may expect.
 
     Raises:
-        SpecError: the spec does not say where to publish.
+        SpecError: the spec does not say where to publish, or is too long.
         PipelineApiError: no API at the address, or it refuses the request.
     """
     if not spec.publish.to:
@@ -72,7 +75,7 @@ def submit(
     content = content_of(spec) if cluster.cache else Content("", "cluster.cache is false")
     if not content.digest:
         say(f"every step runs anew: {content.reason}")
-    name = run_name or _name(spec, content)
+    name, arguments = run_name or _name(spec, content), _arguments(spec, content)
     with connected(host, namespace) as client:
         group = client.create_experiment(experiment, namespace=namespace).experiment_id
         there = _find(client, group, name, ended=run_name is not None)
@@ -80,7 +83,7 @@ def submit(
             return Submitted(client, there, page_of(host, there), found=True)
         run = client.create_run_from_pipeline_func(
             pipeline_for(cluster, cached=bool(content.digest)),
-            arguments=_arguments(spec, content),
+            arguments=arguments,
             run_name=name,
             experiment_id=group,
             namespace=namespace,
@@ -103,7 +106,14 @@ def attach(run_id: str, host: str, namespace: str | None = None) -> Submitted:
 def _arguments(spec: Spec, content: Content) -> dict[str, str]:
     # What steps ask of the cluster is compiled into them. In the argument it would make them run
     # anew when a step is given more memory.
-    return {"spec": spec.model_dump_json(exclude={"cluster"}), "content": content.digest}
+    text = spec.model_dump_json(exclude={"cluster"})
+    if len(text) > _LONGEST_PARAMETER:
+        raise SpecError(
+            f"the spec has {len(text):,} characters, and Kubeflow Pipelines takes no parameter of "
+            f"more than {_LONGEST_PARAMETER:,}; shorten the longest lists (explore.layers and "
+            "explore.exclude take patterns such as 'block*')"
+        )
+    return {"spec": text, "content": content.digest}
 
 
 def _name(spec: Spec, content: Content) -> str:

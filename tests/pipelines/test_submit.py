@@ -122,6 +122,14 @@ def test_a_run_is_found_by_its_id(api: Api) -> None:
         state_of(attach("another", api.host))
 
 
+def test_a_spec_that_no_parameter_holds_is_not_submitted(api: Api) -> None:
+    layers = [f"block{number}_conv_of_a_long_name" for number in range(500)]
+    spec = make_spec({**SPEC.model_dump(), "explore": {"layers": layers}})
+    with pytest.raises(SpecError, match=r"the spec has 1\d,\d{3} characters.*10,000.*patterns"):
+        submit(spec, api.host, None, "lrf")
+    assert api.created == []
+
+
 def test_a_host_that_is_down_is_no_bad_input() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
