@@ -1,7 +1,7 @@
 """CP of one 3x3x256x256 kernel at eight ranks: lrf beside tensorly's parafac.
 
 Both decompose the same kernel, as a tensor of shape (9, 256, 256), rank by rank in turns, with the
-same number of BLAS threads. parafac starts anew for each rank, with its default settings, on the
+same number of BLAS threads. parafac starts again for each rank, with its default settings, on the
 kernel in float32 as Keras has it; the kernel is all it knows. lrf makes one decomposition, in which
 ranks build on each other, of the kernel and the second moment S of the layer's inputs, in float64.
 Both are judged by the relative output error tr(D^T S D) / tr(W^T S W), D = W - W'. `equal_rank` is

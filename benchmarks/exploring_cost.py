@@ -133,7 +133,7 @@ def random_moments(record: LayerRecord) -> Moments:
 
 
 def law(rows: list[table.Row], method: str) -> list[float] | None:
-    """`[k, a, b]`, least squares in logarithms; None where too few layers were measured."""
+    """`[k, a, b]`, least squares in logarithms; None if too few layers were measured."""
     used = [row for row in rows if row["method"] == method and row["cpu_s"] >= LEAST_S]
     sizes = np.log([[np.e, row["n"], row["c"]] for row in used])
     if len(used) < 3 or np.linalg.matrix_rank(sizes) < 3:

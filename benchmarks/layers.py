@@ -142,7 +142,7 @@ def is_not_faster(row: table.Row) -> bool:
 
 @dataclass(frozen=True)
 class Runs:
-    """One forward pass in each runtime; None where LiteRT has no operation for it."""
+    """One forward pass in each runtime; None if LiteRT has no operation for it."""
 
     litert: Run | None
     tensorflow: Run

@@ -172,7 +172,7 @@ def fits_of_layout(
     moments: Moments,
     arguments: argparse.Namespace,
 ) -> Iterator[Fitted]:
-    """Scored as `lrf_core.exploration.score` does, but for the similarity."""
+    """Scored as `lrf_core.exploration.score` does, except the similarity."""
     decomposition = layout.decompose(kernel, moments)
     own = moments.quadratic(kernel)
     for ranks in layout.candidate_ranks(arguments.per_mode):

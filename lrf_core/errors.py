@@ -21,7 +21,7 @@ DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 class LrfError(Exception):
     """Base of every error that lrf raises on purpose.
 
-    The message is one line for a person, without secrets. `exit_code` is what a command ends with.
+    The message is one line for a user, without secrets. `exit_code` is what a command ends with.
     """
 
     exit_code = EXIT_FAILURE

@@ -171,7 +171,7 @@ def _in_environment() -> Iterator[str]:
 
 @functools.lru_cache
 def _shortest_in(variable: str) -> int | None:
-    """The least length of a secret in a variable; None where its name is not that of a secret."""
+    """The least length of a secret in a variable; None if its name is not that of a secret."""
     if not _SECRET_VARIABLE.search(variable):
         return None
     return SHORTEST if variable.startswith(_OWN) else _SHORTEST_FOREIGN

@@ -59,7 +59,7 @@ class Submitted:
 
     Attributes:
         url: its page for people.
-        found: it was there already, and was not started anew.
+        found: it was there already, and was not started again.
     """
 
     client: kfp.Client

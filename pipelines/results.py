@@ -35,7 +35,7 @@ class Results:
 
 
 def results_of(submitted: Submitted) -> Results:
-    """As `read_results`; where it cannot be read from here, `missing` says why.
+    """As `read_results`; if it cannot be read from here, `missing` says why.
 
     Raises:
         PipelineApiError: the API stopped answering, or knows no such run.

@@ -55,7 +55,7 @@ def submit(
     Args:
         spec: with paths as the components see them in their containers.
         host: address of the API, e.g. http://localhost:8888.
-        namespace: None where the installation has only one.
+        namespace: None if the installation has only one.
         run_name: what the run is called. A run of this name in the experiment is returned, in
             whatever state it is, instead of a second one. Default: a name made of the spec and of
             what its inputs contain; a run of that name is returned as long as it has not ended.
@@ -74,7 +74,7 @@ def submit(
     cluster = spec.effective_cluster()
     content = content_of(spec) if cluster.cache else Content("", "cluster.cache is false")
     if not content.digest:
-        say(f"every step runs anew: {content.reason}")
+        say(f"every step runs again: {content.reason}")
     name, arguments = run_name or _name(spec, content), _arguments(spec, content)
     with connected(host, namespace) as client:
         group = client.create_experiment(experiment, namespace=namespace).experiment_id
@@ -105,7 +105,7 @@ def attach(run_id: str, host: str, namespace: str | None = None) -> Submitted:
 
 def _arguments(spec: Spec, content: Content) -> dict[str, str]:
     # What steps ask of the cluster is compiled into them. In the argument it would make them run
-    # anew when a step is given more memory.
+    # again when a step is given more memory.
     text = spec.model_dump_json(exclude={"cluster"})
     if len(text) > _LONGEST_PARAMETER:
         raise SpecError(

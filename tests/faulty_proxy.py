@@ -104,7 +104,7 @@ class FaultyProxy:
         self.choose(in_turn)
 
     def at_random(self, share: float, seed: int, *faults: Fault) -> None:
-        """Give this share of all requests one of the faults (of all faults where none is given)."""
+        """Give this share of all requests one of the faults (of all faults if none is given)."""
         draw, kinds = random.Random(seed), faults or tuple(Fault)
         self.choose(lambda request: draw.choice(kinds) if draw.random() < share else None)
 

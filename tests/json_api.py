@@ -16,7 +16,7 @@ import yaml
 
 @dataclass(frozen=True)
 class Asked:
-    """A request. `body` is None where it has none."""
+    """A request. `body` is None if it has none."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""Prometheus, pushgateway and alertmanager themselves, on loopback; a skip where they are not."""
+"""Prometheus, pushgateway and alertmanager themselves, on loopback; a skip if they are not."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _served(command: list[str], attempts: int = 3) -> Iterator[str]:
 
 
 def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
-    """False where the process has ended instead."""
+    """False if the process has ended instead."""
     deadline = time.monotonic() + PATIENCE_S
     with urllib3.PoolManager(retries=False) as http:
         while process.poll() is None:

@@ -120,7 +120,7 @@ class SeaweedProcess:
 
 
 def started(folder: Path, *arguments: str, authority: Path | None = None) -> SeaweedProcess:
-    """A new server on free ports, which answers. Skips the test where there is no `weed`.
+    """A new server on free ports, which answers. Skips the test if there is no `weed`.
 
     Args:
         folder: for its data and log; it exists.

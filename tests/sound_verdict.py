@@ -43,7 +43,7 @@ def sound_verdict(
     warnings: tuple[str, ...] = (),
     settings: dict[str, Any] | None = None,
 ) -> Verdict:
-    """The verdict on a candidate that is right where the original is, but for some samples.
+    """The verdict on a candidate that is right where the original is, except some samples.
 
     Args:
         candidate, baseline: digests.

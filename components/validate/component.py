@@ -28,7 +28,7 @@ def validate(
 ) -> bool:
     """Judge all candidates against the original by the limits of the gate, on test samples.
 
-    The smallest that passes is picked. Where none does, the one with the fewest failed checks is,
+    The smallest that passes is picked. If none does, the one with the fewest failed checks is,
     of equals the one that loses the least accuracy: to be shown, not to be published.
 
     Args:

@@ -1,4 +1,4 @@
-"""What passes from stage to stage. Each artifact is plain data and one file a person can open."""
+"""What passes from stage to stage. Each artifact is plain data and one file a user can open."""
 
 from lrf_core.artifacts.analysis import Analysis, Call, Cost, LayerRecord, ModelMeasures
 from lrf_core.artifacts.design_space import Candidate, DesignSpace

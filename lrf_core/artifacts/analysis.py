@@ -26,7 +26,7 @@ class Call(Record):
     """Sizes of one call of a layer, without batch and channels; none for a plain dense layer.
 
     Attributes:
-        unstrided: what `outputs` would be at strides of 1; empty where it is that.
+        unstrided: what `outputs` would be at strides of 1; empty if it is that.
     """
 
     inputs: tuple[int, ...]
@@ -40,7 +40,7 @@ class LayerRecord(Record):
     Attributes:
         name: path through nested models, parts joined by "/".
         kind: the Keras class, e.g. "Conv2D".
-        kernel_shape: as Keras stores it; empty where there is no single kernel.
+        kernel_shape: as Keras stores it; empty if there is no single kernel.
         calls: one entry for every place where the layer is used.
         strides: of a convolution, one for each spatial axis.
         fixed_sizes: whether the model takes samples of one size only.

@@ -37,7 +37,7 @@ class Candidate(Record):
             plain output error where the model gives no gradient.
         has_gradient: whether it does, at this layer.
         note: what a reader should know about the factors ("regularized: ..."); mostly empty.
-        latency_ms: of one sample on one thread, between measured ranks; None where not measured.
+        latency_ms: of one sample on one thread, between measured ranks; None if not measured.
     """
 
     layer: str
@@ -86,7 +86,7 @@ class DesignSpace(Record):
         calibration_digest: of the samples used.
         similarity: the metric in the candidates' `similarity`.
         layers: the layers explored, also those without any candidate, in the order of the model.
-        eligible: all layers that may be explored, in the order of the model; empty where that is
+        eligible: all layers that may be explored, in the order of the model; empty if that is
             not known. A shard has not all of them in `layers`.
         candidates: in the order of the layers; see `exploration.merge.in_order`.
         latency_ms: of each layer as it is, one sample on one thread, where it was measured.

@@ -38,7 +38,7 @@ class DropCalibration(Record):
         loss: the quantity that the curve goes by, summed over the layers.
         points: all plans that were measured, as they would be built, in that order.
         samples: training samples that they were measured on.
-        labelled: False where the original's own classes stood for labels.
+        labelled: False if the original's own classes stood for labels.
         measured_drop, standard_error: of the model that was built, before fine-tuning, on the same
             samples.
         expected_drop: points, after fine-tuning has won back what it is expected to.
@@ -58,7 +58,7 @@ class Plan(Artifact):
 
     Attributes:
         before, after: of the whole model; `after` is exact, not an estimate.
-        minimized: the quantity that the policy minimised; empty where it minimises none.
+        minimized: the quantity that the policy minimised; empty if it minimises none.
         limits: what the whole model may have at most, by the name of the quantity.
         totals_before, totals_after: of every quantity that is known, of the whole model; of
             `latency` (milliseconds) and losses of the explored layers.

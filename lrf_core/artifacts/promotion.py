@@ -17,7 +17,7 @@ class PromotionStep(Record):
         started: ISO 8601, UTC.
         seconds: that it took.
         passed: whether it did what it should.
-        detail: what was found, for a person.
+        detail: what was found, for a user.
     """
 
     name: str

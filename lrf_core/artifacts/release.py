@@ -17,7 +17,7 @@ class ReleaseFile(Record):
 
 
 class Override(Artifact):
-    """A person's decision to publish a model that did not pass; the verdict stays as it is.
+    """A user's decision to publish a model that did not pass; the verdict stays as it is.
 
     Attributes:
         by: who decided.
@@ -38,7 +38,7 @@ class ReleaseSummary(Record):
     """The model in numbers, before and after compression, as its verdict has them.
 
     Attributes:
-        accuracy_before, accuracy_after: percent of the test samples; None where not measured.
+        accuracy_before, accuracy_after: percent of the test samples; None if not measured.
         params_before, params_after: parameters.
         macs_before, macs_after: multiply-adds of one sample.
         weight_bytes_before, weight_bytes_after: of all weights as stored.
@@ -77,10 +77,10 @@ class Release(Artifact):
         location: address of the directory with the files.
         model_digest: of the model that was judged and is stored.
         verdict_digest: of the verdict that let it through.
-        files: all files below `location` but for the manifest itself and its signature.
+        files: all files below `location` except the manifest itself and its signature.
         summary: the model in numbers.
-        signed_by: fingerprint of the public key, `sha256:...`; None where it is not signed.
-        override: why a model is published that did not pass; None where it passed.
+        signed_by: fingerprint of the public key, `sha256:...`; None if it is not signed.
+        override: why a model is published that did not pass; None if it passed.
     """
 
     file_name: ClassVar[str] = "manifest.json"

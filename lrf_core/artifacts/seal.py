@@ -47,7 +47,7 @@ def unsealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_seals(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a file but for its seals."""
+    """The content of a file except its seals."""
     return {key: value for key, value in content.items() if key not in (SEAL, KEYED_SEAL)}
 
 

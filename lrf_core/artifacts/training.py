@@ -37,7 +37,7 @@ class FinetuneRecord(Artifact):
         seconds: of training, in all runs together.
         best_epoch: whose weights were taken.
         recalibrated: whether statistics of batch normalization were estimated again at the end.
-        stopped: why training ended before its last epoch; empty where it did not.
+        stopped: why training ended before its last epoch; empty if it did not.
     """
 
     file_name: ClassVar[str] = "finetune.json"

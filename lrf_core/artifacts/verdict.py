@@ -119,10 +119,10 @@ class Evidence(Record):
 
     Attributes:
         output_shapes: of baseline and candidate, None for the batch.
-        not_finite: samples on which an answer of the candidate is not finite; None where the shapes
+        not_finite: samples on which an answer of the candidate is not finite; None if the shapes
             differ.
-        exported: None where the answers could not be compared.
-        reloaded_digest: of the candidate saved and loaded again; None where that fails.
+        exported: None if the answers could not be compared.
+        reloaded_digest: of the candidate saved and loaded again; None if that fails.
         problems: name of a check to the reason why it could not be measured.
     """
 
@@ -152,7 +152,7 @@ class Verdict(Artifact):
         classes: of every class with samples, the largest drop first.
         calibration_error: expected calibration error of baseline and candidate, percent.
         confusion: of the candidate.
-        warnings: what a person should know before trusting the numbers; they decide nothing.
+        warnings: what a user should know before trusting the numbers; they decide nothing.
         evidence: None in a verdict of schema version 1, by which nothing is published.
     """
 

@@ -17,7 +17,7 @@ ROOT_ROWS = 2048
 
 
 class SecondMoment:
-    """`sum of r r^T` over rows `r`, or its root where there are fewer rows than they are wide.
+    """`sum of r r^T` over rows `r`, or its root if there are fewer rows than they are wide.
 
     Rows wait until there are as many as they are wide: then their product, in float32 by BLAS
     (`syrk`: half the work of a general product), costs more than adding it to the sum. Rows too

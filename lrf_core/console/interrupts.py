@@ -114,7 +114,7 @@ def adopt_orphans() -> None:
 
 
 def received() -> int | None:
-    """The exit code by the first signal; None where there was none."""
+    """The exit code by the first signal; None if there was none."""
     return 128 + _State.received[0] if _State.received else None
 
 
@@ -194,7 +194,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _children() -> list[int]:
-    """All processes below this one that run; none where there is no /proc."""
+    """All processes below this one that run; none if there is no /proc."""
     parents: dict[int, list[int]] = {}
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208

@@ -1,4 +1,4 @@
-"""How text reaches a person: standard output and error, tables, and tracebacks, all as `shown`."""
+"""How text reaches a user: standard output and error, tables, and tracebacks, all as `shown`."""
 
 from __future__ import annotations
 

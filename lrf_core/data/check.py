@@ -29,7 +29,7 @@ class ExpectedInput:
 
     Attributes:
         name: as people name its array.
-        shape: of one sample, without the batch axis; None where any length will do.
+        shape: of one sample, without the batch axis; None if any length will do.
         text: whether it takes strings.
     """
 

@@ -51,7 +51,7 @@ def knapsack(options: OptionTable, limits: Limits, minimize: str) -> Indices:
 
 def threshold(options: OptionTable, similarity: float) -> Indices:
     """The policy of arXiv 2510.00062: per layer, the candidate with the fewest parameters whose
-    similarity reaches the threshold; a layer where none does stays as it is."""
+    similarity reaches the threshold; a layer if none does stays as it is."""
     return _smallest(options, _similarities(options) >= similarity)
 
 

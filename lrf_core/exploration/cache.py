@@ -88,7 +88,7 @@ class ScoreCache:
     _failures: int = field(default=0, init=False)
 
     def find(self, addresses: Sequence[Address]) -> list[tuple[Candidate, ...] | None]:
-        """The candidates at each address; None where there are none, or none that can be used.
+        """The candidates at each address; None if there are none, or none that can be used.
 
         Raises:
             StorageError: the store cannot be read.
@@ -97,7 +97,7 @@ class ScoreCache:
             return list(readers.map(self._read, addresses))
 
     def keep(self, address: Address, candidates: Sequence[Candidate]) -> None:
-        """Write an entry. Where that fails, say so and go on: the scores are here all the same."""
+        """Write an entry. If that fails, say so and go on: the scores are here all the same."""
         if self._failures >= _PATIENCE:
             return
         entry = _Entry(address=address, candidates=tuple(candidates), sha256="")

@@ -48,9 +48,9 @@ class Chosen:
 
     Attributes:
         rows: of the options, one per layer.
-        minimized: the quantity that was minimised; empty where the policy minimises none.
+        minimized: the quantity that was minimised; empty if the policy minimises none.
         limits: on the whole model, by the name of the quantity.
-        loss: the quantity that the accuracy drop was predicted from; empty where it was not.
+        loss: the quantity that the accuracy drop was predicted from; empty if it was not.
         predicted: the drop before fine-tuning, and the plans it was calibrated on.
     """
 
@@ -85,7 +85,7 @@ def choose(
 
     Returns:
         The plan for the goal, and where the settings ask for several the others, all different: as
-        many as asked for, or as there are. Where a drop decides they are by turns gentler and
+        many as asked for, or as there are. If a drop decides they are by turns gentler and
         smaller, by the drop predicted of them; where costs are limited, smaller and smaller; else
         gentler and gentler.
 

@@ -40,7 +40,7 @@ def least(cost: Vector, amounts: Vector, limits: Vector, owner: Indices) -> Indi
         owner: the layer of each row, ascending from 0, each layer at least once.
 
     Returns:
-        One row per layer, in order; None where no plan is within the limits.
+        One row per layer, in order; None if no plan is within the limits.
     """
     rows = undominated(np.vstack([cost[None], amounts]), owner)
     found = _least_undominated(cost[rows], amounts[:, rows], limits, owner[rows])
@@ -71,7 +71,7 @@ def nearest(amounts: Vector, limits: Vector, scales: Vector, owner: Indices) -> 
 
 
 def within(totals: Vector, limits: Vector) -> bool:
-    """Whether totals are within limits, but for rounding."""
+    """Whether totals are within limits, except rounding."""
     return bool((totals <= limits + ROUNDING * np.maximum(np.abs(limits), 1e-300)).all())
 
 
@@ -121,7 +121,7 @@ def _first_of_layers(rows: Indices, owner: Indices) -> Indices:
 
 
 def _multipliers(cost: Vector, amounts: Vector, limits: Vector, owner: Indices) -> Vector | None:
-    """The price of each limit, from the linear relaxation; None where that has no solution."""
+    """The price of each limit, from the linear relaxation; None if that has no solution."""
     unit = max(float(cost.max()), 1e-300)
     relaxed = linprog(
         cost / unit,
@@ -184,7 +184,7 @@ def _solved(
 
 
 def _one_per_layer(owner: Indices, more: int = 0) -> scipy.sparse.csr_matrix:
-    """`(layers, rows + more)`: 1 where the row is of the layer."""
+    """`(layers, rows + more)`: 1 if the row is of the layer."""
     count = len(owner)
     shape = (int(owner[-1]) + 1, count + more)
     return scipy.sparse.csr_matrix((np.ones(count), (owner, np.arange(count))), shape)

@@ -85,7 +85,7 @@ class Family:
     """The plans to choose from, by the loss they may have.
 
     Attributes:
-        within: the smallest plan whose loss is within a limit; None where none replaces a layer.
+        within: the smallest plan whose loss is within a limit; None if none replaces a layer.
         loss: of a plan, summed.
         size: of a plan, what is to be minimised.
         gentlest: the least loss that is worth trying.

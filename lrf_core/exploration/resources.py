@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Layer:
-    """An explored layer as it is. `latency_ms` is None where it was not measured."""
+    """An explored layer as it is. `latency_ms` is None if it was not measured."""
 
     name: str
     cost: Cost
@@ -36,7 +36,7 @@ class Quantity:
 
     Attributes:
         title: what it is called in tables.
-        of_layer: what a layer spends as it is; None where that is not known.
+        of_layer: what a layer spends as it is; None if that is not known.
         of_candidate: what a candidate spends in place of its layer, in `unit_of` its layer; None
             where that is not known. (Design spaces are large: `attrgetter` is fast.)
         ceiling: the goal's setting that limits the total; "" if there is none.
@@ -93,7 +93,7 @@ class OptionTable:
     by it.
 
     Attributes:
-        candidates: of each row; None where the layer stays.
+        candidates: of each row; None if the layer stays.
         owner: index of each row's layer, ascending, `(rows,)`.
         amounts: quantity to what each row spends of it, `(rows,)`; NaN where that is not known.
         fixed_cost: quantity to what the model spends outside these layers.

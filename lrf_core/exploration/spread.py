@@ -20,7 +20,7 @@ class PlanSequence:
     """The best plan within any bound on one quantity.
 
     Attributes:
-        within: the best plan that spends at most a bound; None where there is none.
+        within: the best plan that spends at most a bound; None if there is none.
         spent: what a plan spends of it, not negative.
     """
 

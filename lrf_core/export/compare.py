@@ -30,7 +30,7 @@ class Closeness:
         largest_difference: between two answers, as a share of the model's largest answer; of
             several outputs, the worst.
         same_class: percent of samples whose largest answer is at the same class; of several
-            outputs, the worst. None where no output is `(n, classes)`.
+            outputs, the worst. None if no output is `(n, classes)`.
         samples: how many were compared.
     """
 

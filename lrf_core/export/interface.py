@@ -106,7 +106,7 @@ def _own_names(model: keras.Model) -> tuple[str, ...]:
     """Names of the inputs as people know them, in Keras' flat order."""
     structure = input_structure(model)
     return tuple(
-        # Not the name of the tensor, which is counted anew in each process.
+        # Not the name of the tensor, which is counted again in each process.
         str(path[0]) if isinstance(structure, Mapping) else tensor._keras_history.operation.name
         for path, tensor in keras.tree.flatten_with_path(structure)
     )

@@ -88,7 +88,7 @@ def drop_checks(
     judged at 1 - (1 - confidence) / candidates (Bonferroni).
 
     Args:
-        metrics: none where the answers cannot be compared.
+        metrics: none if the answers cannot be compared.
         candidates: judged on the same samples.
     """
     found = {change.name: change for change in metrics}
@@ -181,7 +181,7 @@ def litert_same_answers(exported: ExportedAnswers | None, problems: dict[str, st
 
 
 def digest_unchanged(judged: str, reloaded: str | None, problems: dict[str, str]) -> Check:
-    """Args: reloaded: digest after saving and loading; None where that failed."""
+    """Args: reloaded: digest after saving and loading; None if that failed."""
     name, limit = "digest_unchanged", judged[:12]
     if reloaded is None:
         return _not_measured(name, limit, problems.get(name, ""))

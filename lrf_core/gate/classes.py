@@ -26,7 +26,7 @@ _SHOWN = 5
 
 
 def class_titles(names: Sequence[str], classes: int) -> tuple[str, ...]:
-    """A name for each class: as given, or the ids where there are fewer or more names."""
+    """A name for each class: as given, or the ids if there are fewer or more names."""
     return tuple(names) if len(names) == classes else tuple(map(str, range(classes)))
 
 

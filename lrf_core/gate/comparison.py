@@ -147,7 +147,7 @@ def compare(
 
     Args:
         labels: class ids `(count,)`.
-        class_names: one for each class; ids stand in where there are fewer or more.
+        class_names: one for each class; ids stand in if there are fewer or more.
         seed: of the bootstraps.
 
     Raises:

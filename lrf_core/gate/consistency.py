@@ -19,7 +19,7 @@ _TOLERANCE = 1e-6
 
 
 def gate_of(verdict: Verdict) -> GateSpec | None:
-    """The settings that a verdict was made by; None where it has none that can be read."""
+    """The settings that a verdict was made by; None if it has none that can be read."""
     try:
         return GateSpec.model_validate(verdict.lineage.settings.get("gate"))
     except ValidationError:

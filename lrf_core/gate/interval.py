@@ -29,7 +29,7 @@ def score_interval(lost: float, won: float, count: float, level: float) -> Inter
     """Tango's score interval of the difference of two paired proportions.
 
     The limits are the differences at which the score statistic is the normal quantile. Unlike Wald
-    and bootstrap intervals it keeps its coverage where few pairs differ, and has a width where none
+    and bootstrap intervals it keeps its coverage where few pairs differ, and has a width if none
     does.
 
     Args:
@@ -57,7 +57,7 @@ def score_interval(lost: float, won: float, count: float, level: float) -> Inter
 def score_statistic(lost: float, won: float, count: float, difference: float) -> float:
     """Tango's statistic of the hypothesis that the proportions differ by `difference`.
 
-    Standard normal under the hypothesis; 0 where the observed difference is the hypothesis and
+    Standard normal under the hypothesis; 0 if the observed difference is the hypothesis and
     nothing varies. See `score_interval` for arguments and source.
     """
     distance = lost - won - count * difference
@@ -102,7 +102,7 @@ def studentized_bootstrap(differences: Array, seed: int) -> Callable[[float], In
     """Bootstrap-t interval of the mean of paired differences, as a function of the level.
 
     Each draw gives a t statistic of its own; their quantiles take the place of Student's, so that
-    skewed differences, as losses have, are covered on both sides. Where no two differences
+    skewed differences, as losses have, are covered on both sides. If no two differences
     differ, the interval has no width.
 
     Args:

@@ -28,7 +28,7 @@ class Overlap:
     training: int
 
     def warning(self) -> str:
-        """In one line for a person; "" where nothing is shared."""
+        """In one line for a user; "" where nothing is shared."""
         if not self.shared:
             return ""
         searched = "the training samples"
@@ -47,7 +47,7 @@ def overlap(evaluation: Split, training: Split, seed: int) -> Overlap:
     Compared by digest, bit by bit: another encoding of the same image is another sample.
 
     Args:
-        seed: of the training samples looked at, where there are more than 50,000.
+        seed: of the training samples looked at, if there are more than 50,000.
     """
     searched = training.sample(MOST_TRAINING_SAMPLES, seed)
     with work("Comparing test with training data", evaluation.count + searched.count) as advance:

@@ -33,7 +33,7 @@ class Paired:
         count: samples.
         method: of the interval, as people read it.
         interval: level to both limits of `difference`.
-        lost, won: samples that only the first, or only the second, gets right; None where the
+        lost, won: samples that only the first, or only the second, gets right; None if the
             metric is not 0 or 1 for each sample.
     """
 
@@ -53,7 +53,7 @@ class Paired:
     def samples_needed(self, limit: float, confidence: float) -> int | None:
         """Samples for an upper bound within the limit, if shares of lost and won stay as they are.
 
-        None where the difference itself is over the limit, where no number of samples would do, or
+        None if the difference itself is over the limit, where no number of samples would do, or
         without numbers of lost and won samples.
         """
         if self.difference >= limit or self.lost is None or self.won is None:

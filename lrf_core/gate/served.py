@@ -71,7 +71,7 @@ def exported_answers(
     """How a model's export answers on the first samples, or why that cannot be compared.
 
     Args:
-        answers: of the model to all samples, `(count, classes)`; None where they have another shape
+        answers: of the model to all samples, `(count, classes)`; None if they have another shape
             than the baseline's.
     """
     if answers is None:

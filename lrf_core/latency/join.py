@@ -31,7 +31,7 @@ def latency_table(
     records: Sequence[LayerRecord],
     layers: Mapping[str, keras.Layer],
 ) -> LatencyTable | None:
-    """The table that `explore.latency` names or asks to measure; None where it is not set.
+    """The table that `explore.latency` names or asks to measure; None if it is not set.
 
     Raises:
         ArtifactError: no such table, a damaged one, or one without some of these layers or methods.

@@ -7,7 +7,7 @@ coordinate systems"): the sum of all edges, each weighted linearly by how near i
 corners were counted too often. With one mode that is piecewise linear interpolation.
 
 Why edges are enough: a chain's work is a sum of products of neighbouring ranks, which is linear in
-each rank, so that corners would do but for one thing. Kernels work on blocks of channels, so time
+each rank, so that corners would do except one thing. Kernels work on blocks of channels, so time
 rises in steps, and those are alike along parallel edges. A knot on either side of a step keeps it
 from being smeared.
 """

@@ -49,7 +49,7 @@ def this_runtime() -> str:
 class Point(Record):
     """One measurement: milliseconds of one sample, median and 95th percentile of `repeats` runs.
 
-    Time of the one thread on the processor: what the sample takes where nothing else runs.
+    Time of the one thread on the processor: what the sample takes if nothing else runs.
     """
 
     median_ms: float
@@ -86,7 +86,7 @@ class FormLatency(Record):
     """One form of one method for one geometry.
 
     Attributes:
-        reason: why LiteRT cannot run its chains; empty where it can.
+        reason: why LiteRT cannot run its chains; empty if it can.
     """
 
     method: str
@@ -96,7 +96,7 @@ class FormLatency(Record):
     reason: str = ""
 
     def latency_ms(self, ranks: Ranks) -> float | None:
-        """Interpolated between measured ranks; None where LiteRT cannot run the chain.
+        """Interpolated between measured ranks; None if LiteRT cannot run the chain.
 
         None also where no chain with the same layers was measured: at a full rank, where a layer
         is left out, chains of other ranks say nothing.
@@ -124,8 +124,8 @@ class GeometryLatency(Record):
     Attributes:
         layers: names of layers of this geometry, for people.
         methods: those that were profiled, also where they do not apply.
-        own: the layer as it is; None where LiteRT cannot run it.
-        reason: why it cannot; empty where it can, or where the profile is not finished.
+        own: the layer as it is; None if LiteRT cannot run it.
+        reason: why it cannot; empty if it can, or where the profile is not finished.
     """
 
     geometry: TimedGeometry

@@ -98,7 +98,7 @@ def measure(
     """Accuracy on all samples, cost, weight size, and latency of one sample.
 
     LiteRT latency is None, with a warning in the log, where LiteRT cannot run the model.
-    Accuracy is None where the samples have no labels.
+    Accuracy is None if the samples have no labels.
 
     Raises:
         DataError: there are no samples.

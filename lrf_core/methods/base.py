@@ -36,7 +36,7 @@ class Geometry:
         calls: sizes of the feature maps, one entry for every place where the layer is used.
         bias: whether the layer adds a bias.
         fixed_sizes: whether the model takes samples of one size only.
-        strides: of a convolution, one for each spatial axis; empty where all are 1.
+        strides: of a convolution, one for each spatial axis; empty if all are 1.
     """
 
     kernel_shape: tuple[int, ...]
@@ -159,7 +159,7 @@ class Layout(ABC):
 
     Attributes:
         method: name of the method.
-        name: tells the layouts of one method apart; empty where there is one only.
+        name: tells the layouts of one method apart; empty if there is one only.
         geometry: of the layer to replace.
     """
 
@@ -227,7 +227,7 @@ class Method:
 
     Attributes:
         name: as users write it.
-        layouts: the ways to lay it out for a geometry; none where the method does not apply.
+        layouts: the ways to lay it out for a geometry; none if the method does not apply.
         version: raised when the arithmetic changes, so that cached scores are not reused.
         exploring_cost: `(k, a, b)`: scoring a kernel of `n` rows and `c` output channels takes
             about `k * n**a * c**b` seconds of a core; layers are divided among shards by it.

@@ -2,7 +2,7 @@
 
 Chain: Conv 1x1 (Cin > r1), one convolution for each group of spatial axes (r1 > r2 > ...), Conv 1x1
 (> Cout). With all axes in one group that is Tucker-2 (Kim et al., arXiv 1511.06530), with one axis
-in each it is the Tensor-Train of modes Cin, space, Cout (Oseledets 2011). Where the first or the
+in each it is the Tensor-Train of modes Cin, space, Cout (Oseledets 2011). If the first or the
 last rank is full, its 1x1 convolution would change nothing and is left out.
 
 Factors are fitted to the feature map, from the first to the last. An encoder comes from the

@@ -135,7 +135,7 @@ class Moments:
             Of wide layers in float32: that rounds its entries by less than the float32 products
             that they are sums of, and far below the ridge.
         gradient: second moment `F` of the loss gradient at the layer's output, `(c, c)`, summed
-            over positions, mean over samples; None where the model gives no gradient.
+            over positions, mean over samples; None if the model gives no gradient.
         rows: sampled input rows, `(m, n)`.
         rows_seen: how many rows `second` was summed over.
     """

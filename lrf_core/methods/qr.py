@@ -23,7 +23,7 @@ from lrf_core.methods.two_factors import two_factor_method
 def pivoted_columns(gram: Matrix, count: int) -> tuple[Matrix, Matrix]:
     """`Z = P R_k^-1`, `(c, k)`, and `T = R P^T`, `(k, c)`, for `V^T V`, `(c, c)`.
 
-    `k` is `count`, or less where the columns left over are zero but for rounding.
+    `k` is `count`, or less where the columns left over are zero except rounding.
     """
     (pstrf,) = scipy.linalg.get_lapack_funcs(("pstrf",), (gram,))
     factor, order, rank, _ = pstrf(gram)

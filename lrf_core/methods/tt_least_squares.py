@@ -193,7 +193,7 @@ class _Problem:
     Single precision: it is only used for steps from where the core is.
 
     Attributes:
-        design: `(q * before * after, r * m * s)`: a row for each answer but for the output index
+        design: `(q * before * after, r * m * s)`: a row for each answer except the output index
             of the core, which does not mix with others.
         before, after: product of the output sizes before and after the core.
     """

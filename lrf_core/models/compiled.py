@@ -35,7 +35,7 @@ class Compiled:
 
     @property
     def name(self) -> str:
-        """Of the loss; empty where there is none."""
+        """Of the loss; empty if there is none."""
         return str(getattr(self.loss, "name", None) or getattr(self.loss, "__name__", ""))
 
     @property
@@ -44,7 +44,7 @@ class Compiled:
         return not self.name or "sparse" in self.name
 
     def config(self) -> dict[str, Any] | None:
-        """Loss and metrics as JSON, for `compiled_from`; None where there is no loss."""
+        """Loss and metrics as JSON, for `compiled_from`; None if there is no loss."""
         if self.loss is None:
             return None
         metrics = [_as_json(metric, keras.metrics) for metric in self.metrics]
@@ -86,7 +86,7 @@ def _no_loss(targets: Any, answers: Any) -> Any:
 
 
 def compiled_of(model: keras.Model) -> Compiled:
-    """What a model in memory is compiled with; nothing where it is not."""
+    """What a model in memory is compiled with; nothing if it is not."""
     if not model.compiled or model.loss is None:
         return Compiled()
     metrics = (model.get_compile_config() or {}).get("metrics")

@@ -40,7 +40,7 @@ _REASONS: tuple[tuple[tuple[type, ...], str], ...] = (
 
 
 def ineligibility_reason(layer: keras.Layer, calls: Calls) -> str:
-    """Why a layer with weights cannot be replaced; empty where it can."""
+    """Why a layer with weights cannot be replaced; empty if it can."""
     return _kind_ineligibility_reason(layer) or _why_this_one_stays(layer, calls)
 
 

@@ -183,7 +183,7 @@ def copy_of(part: Part, module: str | None, config: Any) -> Part:
 
 
 def name_of(part: Part) -> str | None:
-    """Of a layer; None where a part has none."""
+    """Of a layer; None if a part has none."""
     config = part.get("config")
     name = part.get("name") or (config.get("name") if isinstance(config, dict) else None)
     return name if isinstance(name, str) else None

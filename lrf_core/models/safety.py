@@ -1,6 +1,6 @@
 """Read a model's config by a list of what is allowed, before Keras makes anything of it.
 
-What passes is written anew: Keras is given the copy, which holds nothing that was not looked at.
+What passes is written again: Keras is given the copy, which holds nothing that was not looked at.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Registration:
         number: of the release in its store, from 1.
         id: the registry's own name for this version.
         location: where the release's files are.
-        run_id: the pipeline run that published it, None where nobody said.
+        run_id: the pipeline run that published it, None if nobody said.
         aliases: those that point at this version, sorted.
     """
 
@@ -79,7 +79,7 @@ class Registry(Protocol):
         """
 
     def find(self, name: str, version: str) -> Registration | None:
-        """The registration of a release; None where there is none, or only half of one."""
+        """The registration of a release; None if there is none, or only half of one."""
 
 
 def properties(release: Release, number: int, run_id: str | None) -> dict[str, str]:

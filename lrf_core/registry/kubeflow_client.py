@@ -28,7 +28,7 @@ _Answer = TypeVar("_Answer")
 _NEWEST = "/api/model_registry/v1/"
 _OLDER = "/api/model_registry/v1alpha3/"
 
-# A registry that is down must be noticed while a person still watches.
+# A registry that is down must be noticed while a user still watches.
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 
 _TOKEN = "KUBEFLOW_REGISTRY_TOKEN"  # noqa: S105

@@ -38,7 +38,7 @@ _logger = logging.getLogger("lrf")
 
 _EXPERIMENT = "lrf"
 _FINISHED = "FINISHED"
-# What a person looks at in MLflow's pages. The model itself stays where it is: one copy.
+# What a user looks at in MLflow's pages. The model itself stays where it is: one copy.
 _REPORTS = ("report.html", "verdict.json", Release.file_name)
 
 
@@ -197,7 +197,7 @@ def _started_run(client: MlflowClient, release: Release, tags: dict[str, str]) -
 
 
 def _run_of(client: MlflowClient, run_id: str) -> Run | None:
-    """A version's run; None where somebody has removed it, which is theirs to do."""
+    """A version's run; None if somebody has removed it, which is theirs to do."""
     try:
         return client.get_run(run_id)
     except MlflowException as error:

@@ -25,8 +25,8 @@ class Listing(Record):
     Attributes:
         published: when, ISO 8601.
         model_digest: of the model that was judged.
-        signed_by: fingerprint of the public key; None where it is not signed.
-        overridden_by: who let it through; None where it passed.
+        signed_by: fingerprint of the public key; None if it is not signed.
+        overridden_by: who let it through; None if it passed.
     """
 
     published: str
@@ -82,7 +82,7 @@ class ReleaseIndex(Record):
     aliases: dict[str, int] = Field(default_factory=dict)
 
     def number_of(self, version: str) -> int | None:
-        """The number of a version; None where it is not visible."""
+        """The number of a version; None if it is not visible."""
         for number, entry in enumerate(self.versions, 1):
             if entry.version == version:
                 return number
@@ -110,7 +110,7 @@ class ReleaseIndex(Record):
 
 
 def read_index(store: Store, name: str) -> ReleaseIndex | None:
-    """The index of a name; None where nothing was published under it.
+    """The index of a name; None if nothing was published under it.
 
     Raises:
         ArtifactError: it is damaged.

@@ -51,7 +51,7 @@ def signing_key(asked: str | None) -> SigningKey | None:
     The password of an encrypted key comes from LRF_SIGNING_KEY_PASSWORD.
 
     Returns:
-        None where neither names a file.
+        None if neither names a file.
 
     Raises:
         SpecError: the file is missing, is no such key, needs another password, or the extra

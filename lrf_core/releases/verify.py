@@ -146,7 +146,7 @@ def damaged_blobs(store: Store, digests: Iterable[str]) -> list[str]:
 
 
 def get_sound(store: Store, key: str, sha256: str | None = None) -> bytes | None:
-    """Content; None where it is missing or damaged, as far as the store or a digest can tell."""
+    """Content; None if it is missing or damaged, as far as the store or a digest can tell."""
     try:
         content = store.get(key)
     except (MissingObjectError, DamagedObjectError):
@@ -188,7 +188,7 @@ def _unsound_files(
     """Paths of a version that are missing, damaged or not of it.
 
     Args:
-        entry: of the version in the index; None where it has none.
+        entry: of the version in the index; None if it has none.
         manifest_is_known: the manifest was compared with the index already.
     """
     with scratch_folder("verify") as scratch:

@@ -128,7 +128,7 @@ class _Writer:
             try:
                 written = self._finished(intent)
             except _UnfinishableError as lost:
-                _logger.warning("%s; that version is started anew", lost)
+                _logger.warning("%s; that version is started again", lost)
                 self._claim(tag)
                 continue
             if written is not None:
@@ -156,9 +156,9 @@ class _Writer:
                         return intent, tag
                     continue
             except ArtifactError as damaged:
-                _logger.warning("%s; it is written anew", damaged)
+                _logger.warning("%s; it is written again", damaged)
             except DamagedObjectError as damaged:
-                _logger.warning("%s; it is written anew", damaged)
+                _logger.warning("%s; it is written again", damaged)
                 self.store.delete(self._key(INTENT_FILE))
             self._claim(tag)
         raise StorageError(f"{self._url(INTENT_FILE)} cannot be written; run it again")
@@ -184,7 +184,7 @@ class _Writer:
         self.store.replace(self._key(INTENT_FILE), sealed_json(intent), tag)
 
     def _finished(self, intent: Intent) -> WriteResult | None:
-        """All steps after the intent; None where another publisher's manifest must be read."""
+        """All steps after the intent; None if another publisher's manifest must be read."""
         key = manifest_key(self.name, self.version)
         there = self._unseen_manifest(key)
         content = there or intent.manifest.encode()

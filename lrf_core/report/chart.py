@@ -50,7 +50,7 @@ class Chart:
     """Curves over one axis.
 
     Attributes:
-        best_x: of the epoch whose weights were kept, pixels; None where nothing is to be marked.
+        best_x: of the epoch whose weights were kept, pixels; None if nothing is to be marked.
     """
 
     title: str

@@ -77,7 +77,7 @@ def write_report(
 
     Args:
         finetune: None when the model was not fine-tuned.
-        override: a person's decision to publish a model that did not pass.
+        override: a user's decision to publish a model that did not pass.
         plans: all plans that were judged, see `plan_rows`; the report is about the picked one.
 
     Raises:

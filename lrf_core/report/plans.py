@@ -32,7 +32,7 @@ class PlanRow:
 
 
 def plan_rows(outcomes: Sequence[PlanOutcome], selected: int) -> tuple[PlanRow, ...]:
-    """A row for each plan, where several were judged; nothing where there was one."""
+    """A row for each plan, where several were judged; nothing if there was one."""
     if len(outcomes) < 2:
         return ()
     return tuple(

@@ -252,7 +252,7 @@ def checks_table(verdict: Verdict) -> Table:
 
 
 def published(release: Release) -> Text:
-    """What was published; in red where a person let a model through that did not pass."""
+    """What was published; in red where a user let a model through that did not pass."""
     said = f"published as {release.name} {release.version}"
     if release.override is None:
         return Text("passed", style="bold green") + _plain(f": {said}")

@@ -21,7 +21,7 @@ _WORDS = {"ece": "ECE", "macs": "MACs", "litert": "LiteRT", "keras": "Keras", "p
 
 @dataclass(frozen=True)
 class Figure:
-    """One measure before and after, in words; `better` is None where nothing can be said."""
+    """One measure before and after, in words; `better` is None if nothing can be said."""
 
     label: str
     before: str

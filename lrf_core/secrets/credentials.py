@@ -13,7 +13,7 @@ from lrf_core.redaction import SHORTEST, register
 
 
 def password_in(variable: str) -> str | None:
-    """The password that a variable holds, without line ends around it; None where it is not set.
+    """The password that a variable holds, without line ends around it; None if it is not set.
 
     Raises:
         CredentialError: it is too short to be redacted.
@@ -23,7 +23,7 @@ def password_in(variable: str) -> str | None:
 
 
 def token_in(variable: str) -> str | None:
-    """The token that a variable holds, without blanks around it; None where it is not set.
+    """The token that a variable holds, without blanks around it; None if it is not set.
 
     Raises:
         CredentialError: it cannot be sent in a header, or is too short to be redacted.

@@ -15,7 +15,7 @@ def verdict_key() -> bytes | None:
     """The key in the file that LRF_VERDICT_KEY_FILE names, without line ends behind it.
 
     Returns:
-        None where the variable is not set.
+        None if the variable is not set.
 
     Raises:
         SpecError: the file cannot be read, or the key is too short.

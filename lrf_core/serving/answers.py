@@ -73,7 +73,7 @@ class Server:
     def answers(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What it answers to samples `(n, ...)` by input name: `(n, ...)` by output name.
 
-        v1 names no output where there is only one; it is "" then.
+        v1 names no output if there is only one; it is "" then.
 
         Raises:
             NoAnswerError: it cannot be reached, or refuses.
@@ -138,7 +138,7 @@ class Server:
 
 
 def server_at(url: str, ingress: str | None, model: str, protocol: Protocol) -> Server:
-    """The server at an address that KServe gives, reached through an ingress where there is one."""
+    """The server at an address that KServe gives, reached through an ingress if there is one."""
     if ingress:
         return Server(ingress, urlsplit(url).netloc, model, protocol)
     return Server(url, None, model, protocol)

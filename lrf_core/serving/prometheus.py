@@ -46,7 +46,7 @@ class Metric:
     retry_s: float = 2.0
 
     def check(self) -> str | None:
-        """Ask once; what was found, for a person, or None where there are no values.
+        """Ask once; what was found, for a user, or None if there are no values.
 
         Raises:
             QueryError: Prometheus cannot be reached, refuses the query, or a value is out of the

@@ -40,7 +40,7 @@ def until_ready(
 
     Args:
         written: the service as the last patch left it.
-        before: the state before a patch that makes a new revision; None where the last patch
+        before: the state before a patch that makes a new revision; None if the last patch
             made none.
         percent: of the traffic, for the newest revision.
 

@@ -78,7 +78,7 @@ class Goal(Section):
         return any(limit is not None for limit in losses)
 
     def minimized(self, loss: Minimized) -> Minimized:
-        """What to minimise where that is not set: `loss`, or the parameters if nothing else would
+        """What to minimise if that is not set: `loss`, or the parameters if nothing else would
         make the model smaller."""
         asks_for_accuracy = self.max_accuracy_drop is not None
         if self.limits_losses() and not self.limits_costs() and not asks_for_accuracy:

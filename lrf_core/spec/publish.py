@@ -20,7 +20,7 @@ def _usable(name: str) -> str:
 
 
 class OverrideSpec(Section):
-    """A person's decision to publish one model although checks of the gate failed."""
+    """A user's decision to publish one model although checks of the gate failed."""
 
     by: str = Field(min_length=1, description="Who decides.")
     reason: str = Field(min_length=1, description="Why, for those who meet the release later.")

@@ -191,7 +191,7 @@ class Prepared:
     """The plans for a goal, chosen, and what they are built with.
 
     Attributes:
-        lineage: of all plans, but for their number.
+        lineage: of all plans, except their number.
         few: the calibration samples that a rebuilt model is checked on.
         chosen: by number.
         asked: how many plans were asked for.

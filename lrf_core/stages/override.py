@@ -1,4 +1,4 @@
-"""A person's override of the gate: possible, recorded, never silent, and not for everything."""
+"""A user's override of the gate: possible, recorded, never silent, and not for everything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER_OVERRIDDEN = ("same_output_shape", "finite_outputs", "digest_unchanged")
 
 
 def override_of(verdict: Verdict, *, by: str, reason: str, checks: Sequence[str] = ()) -> Override:
-    """A person's decision to publish a model although checks of its verdict failed.
+    """A user's decision to publish a model although checks of its verdict failed.
 
     Args:
         verdict: on the candidate to publish.
@@ -30,7 +30,7 @@ def override_of(verdict: Verdict, *, by: str, reason: str, checks: Sequence[str]
         SpecError: nobody or no reason is named, a check is named that did not fail, or the model
             passed.
         PublishRefusedError: the verdict was altered, another check failed, or one that cannot be
-            overridden: `NEVER_OVERRIDDEN`, and the drop where it was not measured at all.
+            overridden: `NEVER_OVERRIDDEN`, and the drop if it was not measured at all.
     """
     by, reason = " ".join(by.split()), " ".join(reason.split())
     if not by or not reason:
@@ -66,9 +66,9 @@ def override_of(verdict: Verdict, *, by: str, reason: str, checks: Sequence[str]
 
 
 def requested_override(verdict: Verdict, asked: OverrideSpec | None) -> Override | None:
-    """The override that a spec asks for; None where there is none, or the model passed.
+    """The override that a spec asks for; None if there is none, or the model passed.
 
-    An override is about one model. Where the candidate is another one, it is not applied, and a
+    An override is about one model. If the candidate is another one, it is not applied, and a
     warning says so.
 
     Raises:

@@ -39,7 +39,7 @@ def check_release(
     read; then the model with the verdict, and the verdict with its own numbers and the manifest.
 
     Args:
-        gate: the limits that the verdict must have been made by; None where nobody asked for any.
+        gate: the limits that the verdict must have been made by; None if nobody asked for any.
 
     Raises:
         PublishRefusedError: it is damaged, not signed as asked, or its verdict is missing, failed,

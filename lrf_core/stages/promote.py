@@ -43,7 +43,7 @@ class Preview:
     """What `promote` would do.
 
     Attributes:
-        patch: the first merge patch; empty where the release is served already.
+        patch: the first merge patch; empty if the release is served already.
         steps: percent of the traffic, one after the other.
         service: what the API makes of the service by the patch.
     """
@@ -70,7 +70,7 @@ def promote(
         name: of the released model.
         ref: an alias, a number, or `v-...`.
         settings: the service, the steps of the traffic, and what is watched.
-        gate: the limits that the verdict must have been made by; None where nobody asked for any.
+        gate: the limits that the verdict must have been made by; None if nobody asked for any.
 
     Raises:
         PublishRefusedError: the release may not be served; nothing was changed.
@@ -170,7 +170,7 @@ class _Report:
     journal: Journal
 
     def ended(self, outcome: Outcome, reason: str = "") -> Promotion:
-        # A person who rolls back has no release in mind, and is not to be alarmed by it.
+        # A user who rolls back has no release in mind, and is not to be alarmed by it.
         by_hand = outcome == "rolled_back" and self.listed is None
         telemetry.count_promotion(self.settings.service, "undone" if by_hand else outcome)
         return Promotion(

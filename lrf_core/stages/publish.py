@@ -81,7 +81,7 @@ def publish(
         name: of the released model: a-z, 0-9, ".", "_" and "-"; upper case is lowered.
         attachments: file name in the release to the file to copy, see `check_attachments`. The
             verdict is added.
-        override: a person's decision on this verdict, see `override_of`: kept in the manifest and
+        override: a user's decision on this verdict, see `override_of`: kept in the manifest and
             as `override.json`, and logged as a warning.
         gate: the limits that the verdict must have been made by, `Spec.effective_gate()`; None
             where nobody asked for any.

@@ -49,7 +49,7 @@ def check_limits_match(verdict: Verdict, gate: GateSpec | None) -> None:
     """Raise PublishRefusedError unless a verdict was made by exactly these limits.
 
     Args:
-        gate: `Spec.effective_gate()`; None where nobody asked for any. The confidence in it is that
+        gate: `Spec.effective_gate()`; None if nobody asked for any. The confidence in it is that
             of a whole run, in a verdict as well, however many candidates it was divided among.
     """
     if gate is None:

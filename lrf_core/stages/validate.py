@@ -166,7 +166,7 @@ class _Subject:
     """A model and what was measured of it.
 
     Attributes:
-        answers: `(count, classes)`; None where their shape is not the baseline's.
+        answers: `(count, classes)`; None if their shape is not the baseline's.
     """
 
     model: keras.Model
@@ -302,7 +302,7 @@ def _with_comparison(verdict: Verdict, compared: Comparison, trial: _Trial) -> V
 
 
 def _warnings(trial: _Trial) -> tuple[str, ...]:
-    """What a person should know before trusting the numbers, also in the log."""
+    """What a user should know before trusting the numbers, also in the log."""
     titles = class_titles(trial.data.class_names, trial.before.shape[-1])
     known = overlap(trial.split, trial.data.train, trial.seed).warning()
     warnings = (*filter(None, (known,)), *class_warnings(trial.labels, titles))

@@ -38,7 +38,7 @@ class Address:
         """Parse a path, `file:///path`, or `scheme://bucket/path` of a kind of store that is known.
 
         Raises:
-            StorageError: credentials, a query or a host where none may be, or an unknown scheme.
+            StorageError: credentials, a query or a host if none may be, or an unknown scheme.
         """
         scheme, separator, rest = uri.partition("://")
         if not separator:

@@ -27,7 +27,7 @@ class DamagedObjectError(StorageError):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """Size in bytes and sha256 (hex); None where another program wrote the object without one.
+    """Size in bytes and sha256 (hex); None if another program wrote the object without one.
 
     Attributes:
         tag: changes with the content, where the store has such a thing.
@@ -113,7 +113,7 @@ class Store(Protocol):
         """Compare and swap: write if nothing was written since `read` gave this tag.
 
         Args:
-            tag: None where the key must not exist yet.
+            tag: None if the key must not exist yet.
 
         Returns:
             Whether it was written; of several writers with one tag exactly one gets True.
@@ -144,7 +144,7 @@ class Store(Protocol):
         """Size and digest; None when the key does not exist."""
 
     def url(self, key: str = "") -> str:
-        """The address to show to a person or to hand to another program."""
+        """The address to show to a user or to hand to another program."""
 
 
 def check_key(key: str) -> str:

@@ -43,7 +43,7 @@ def cache_folder() -> Path:
 
 
 def cached_file(store: Store, key: str) -> Path | None:
-    """A file with the content of an object; None where there is no such object.
+    """A file with the content of an object; None if there is no such object.
 
     Raises:
         StorageError: the store cannot be read, or the cache not be written.
@@ -90,7 +90,7 @@ def cached_tree(identity: str, fill: Callable[[Path], None]) -> Path:
 
 
 def cached_prefix(store: Store, prefix: str) -> Path | None:
-    """A folder with all that lies below a prefix; None where that is nothing.
+    """A folder with all that lies below a prefix; None if that is nothing.
 
     Args:
         prefix: ends with "/"; or empty, for the whole store.

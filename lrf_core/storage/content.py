@@ -29,7 +29,7 @@ def listed(store: Store, keys: Sequence[str]) -> Listing:
 
 
 def content_at(store: Store, key: str) -> Listing:
-    """What an input names: one object, or else all below it as a prefix; empty where that is
+    """What an input names: one object, or else all below it as a prefix; empty if that is
     nothing.
 
     Args:

@@ -40,7 +40,7 @@ _API_TIMEOUT_S = (5.0, 15.0)
 
 
 def provider_of_keys(environment: Mapping[str, str]) -> Provider:
-    """Who gives the keys, read anew: whoever opens a store after a rotation has the new ones.
+    """Who gives the keys, read again: whoever opens a store after a rotation has the new ones.
 
     Args:
         environment: LRF_S3_SECRET (`namespace/name` of a Kubernetes secret), else LRF_S3_KEYS (a

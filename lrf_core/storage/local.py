@@ -1,4 +1,4 @@
-"""A local directory as object storage: the embedded default, plain files for a person to open."""
+"""A local directory as object storage: the embedded default, plain files for a user to open."""
 
 from __future__ import annotations
 

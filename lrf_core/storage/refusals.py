@@ -1,4 +1,4 @@
-"""What S3 and the network answer, as one line for a person."""
+"""What S3 and the network answer, as one line for a user."""
 
 from __future__ import annotations
 

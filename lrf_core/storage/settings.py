@@ -24,7 +24,7 @@ _ADDRESSING = "LRF_S3_ADDRESSING"
 _RETRY = "LRF_S3_RETRY_S"
 _RETRY_S = 30.0
 
-# A server that is down must be noticed while a person still watches.
+# A server that is down must be noticed while a user still watches.
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 # Connections that are kept: the threads of a transfer, and a few more stores' worth.

@@ -191,7 +191,7 @@ class _Completion:
     tried: bool = False
 
     def __call__(self) -> str:
-        """The ETag of the object; empty where nobody knows."""
+        """The ETag of the object; empty if nobody knows."""
         again, self.tried = self.tried, True
         place = self.place
         try:

@@ -129,7 +129,7 @@ def _record_measures(measures: ModelMeasures, model: str, when: str) -> None:
 
 
 def _drop_limit(verdict: Verdict) -> float | None:
-    """Points of accuracy; None where the gate limits another metric, or nothing."""
+    """Points of accuracy; None if the gate limits another metric, or nothing."""
     gate = verdict.lineage.settings.get("gate")
     limit = gate.get("max_accuracy_drop") if isinstance(gate, dict) else None
     return float(limit) if isinstance(limit, int | float) else None

@@ -39,7 +39,7 @@ class Progress(Record):
         steps, seconds: of training so far, in all runs.
         curve: of the epochs that are done, epoch 0 first.
         best_epoch: whose weights are kept.
-        stopped: why training ended before its last epoch; empty where it did not.
+        stopped: why training ended before its last epoch; empty if it did not.
         done: whether nothing is left to train.
     """
 
@@ -83,7 +83,7 @@ class Checkpoints:
         self._key = f"{_FOLDER}/{digest[:2]}/{digest}.npz"
 
     def load(self) -> TrainingState | None:
-        """The state that was kept; None where there is none, or none that can be read.
+        """The state that was kept; None if there is none, or none that can be read.
 
         Raises:
             StorageError: the store cannot be read.
@@ -96,7 +96,7 @@ class Checkpoints:
             return None
         except DamagedObjectError as error:
             where = self._store.url(self._key)
-            _logger.warning("checkpoint %s is not used, training starts anew: %s", where, error)
+            _logger.warning("checkpoint %s is not used, training starts again: %s", where, error)
             return None
 
     def save(self, state: TrainingState) -> None:

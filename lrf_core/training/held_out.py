@@ -118,7 +118,7 @@ def _answers(model: keras.Model, split: Split, batch_size: int, advance: Advance
     answers = np.empty((split.count, model.outputs[0].shape[-1]), dtype=np.float32)
     for start in range(0, split.count, batch_size):
         part = answers[start : start + batch_size]
-        # The last batch is filled up from the front: another size would be compiled anew.
+        # The last batch is filled up from the front: another size would be compiled again.
         indices = np.arange(start, start + batch_size) % split.count
         part[:] = model.predict_on_batch(split.read(indices))[: len(part)]
         advance(len(part))

@@ -45,7 +45,7 @@ class Engine(Protocol):
     @property
     def takeover_delay_s(self) -> float:
         """How long a claim by another controller must stand still before the run may be started
-        in its place, seconds; 0 where starting twice at the same moment makes one run."""
+        in its place, seconds; 0 if starting twice at the same moment makes one run."""
 
     def start(self, work: RunRequest) -> str:
         """Start the run of this name unless it was started ever before; returns its id."""
@@ -58,7 +58,7 @@ def result_of(verdict: Verdict | None, release: Release | None, report: str) -> 
     """Metrics, checks that failed, and where the release is.
 
     Args:
-        report: where a person reads more.
+        report: where a user reads more.
     """
     summary = release.summary if release else verdict and ReleaseSummary.of(verdict)
     values = summary.model_dump() if summary else {}

@@ -163,7 +163,7 @@ class LeaseElection:
         acquired = now
         if same and known.acquire_time:
             acquired = known.acquire_time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        # As client-go: no holder where there is none; the API takes no empty one.
+        # As client-go: no holder if there is none; the API takes no empty one.
         return {
             **({"holderIdentity": holder} if holder else {}),
             "leaseDurationSeconds": max(round(duration_s or self.duration_s), 1),

@@ -135,7 +135,7 @@ class Reconciler:
         return after
 
     def _swap(self, held: Versioned, after: Request) -> Versioned | None:
-        """Write what the request becomes; None where another controller was faster."""
+        """Write what the request becomes; None if another controller was faster."""
         self.ledger.replace(held, after)
         # Read in any case: an answer that got lost may look as if another one had written.
         found = self.ledger.request(after.address)

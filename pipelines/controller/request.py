@@ -20,7 +20,7 @@ class Result(Record):
     """What a run came to, as far as it is known.
 
     Attributes:
-        release: address of the release; None where nothing was published.
+        release: address of the release; None if nothing was published.
         name, version: of the release.
         metrics: what compression changed, by the names that registries are given.
         failed_checks: of the gate, each with what was measured and its limit.
@@ -99,7 +99,7 @@ class Note(Record):
     Attributes:
         source, reference: which model of which source.
         fingerprint: of content, spec and name; a model with another one is read again.
-        address: of the request; None where it cannot become one.
+        address: of the request; None if it cannot become one.
         problem: why it cannot.
         last_reported: `Outcome.report_key` of the last report to the source.
     """
@@ -116,7 +116,7 @@ class Note(Record):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A note, and the request that came of it; None where it could not become one."""
+    """A note, and the request that came of it; None if it could not become one."""
 
     note: Note
     request: Request | None

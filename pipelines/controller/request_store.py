@@ -54,7 +54,7 @@ class RequestStore:
         return found
 
     def request(self, address: str) -> Versioned | None:
-        """One request as it is now; None where there is none. Raises ArtifactError: damaged."""
+        """One request as it is now; None if there is none. Raises ArtifactError: damaged."""
         key = _request_key(address)
         stored = self.store.read(key)
         if stored is None:
@@ -62,11 +62,11 @@ class RequestStore:
         return Versioned(read_sealed(Request, stored.content, self.store.url(key)), stored.tag)
 
     def add(self, request: Request) -> bool:
-        """Write a new request; False where it is there already."""
+        """Write a new request; False if it is there already."""
         return self.store.put_if_absent(_request_key(request.address), sealed_json(request))
 
     def replace(self, held: Versioned, request: Request) -> bool:
-        """Write what a request has become; False where another controller was faster."""
+        """Write what a request has become; False if another controller was faster."""
         return self.store.replace(_request_key(request.address), sealed_json(request), held.tag)
 
     def notes(self) -> dict[str, Note]:
@@ -115,7 +115,7 @@ class RequestStore:
         try:
             note = read_sealed(Note, stored.content, self.store.url(key))
         except ArtifactError as error:
-            # Looked at anew, the model is found to be the same one, and the note is written again.
+            # Looked at again, the model is found to be the same one, and the note is written again.
             self.damaged[key] = str(error)
             return None
         return note

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 from lrf_core.errors import SpecError
 
-# Why not; None where all is well.
+# Why not; None if all is well.
 Problem = Callable[[], str | None]
 
 

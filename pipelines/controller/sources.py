@@ -71,7 +71,7 @@ class BucketSource:
     """Models below a prefix. `<key>.lrf.yaml` asks with `lrf.compress: <spec>`, and maybe `name`.
 
     Attributes:
-        spec: for models that have no such file; None where those do not ask.
+        spec: for models that have no such file; None if those do not ask.
     """
 
     uri: str
@@ -161,7 +161,7 @@ class RegisteredSource:
 
 
 def _as_release_name(name: str) -> str | None:
-    """What can be used of a registered model's name; None where that is nothing."""
+    """What can be used of a registered model's name; None if that is nothing."""
     usable = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).lstrip("._-")
     return usable[:128] or None
 

@@ -43,7 +43,7 @@ def values(name: str) -> dict[str, Any]:
 
 @functools.cache
 def helm() -> str:
-    """Where helm is. Skips where there is none."""
+    """Where helm is. Skips if there is none."""
     beside = Path(sys.executable).with_name("helm")
     found = str(beside) if beside.exists() else shutil.which("helm")
     if found is None:

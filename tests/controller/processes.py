@@ -87,7 +87,7 @@ class Controller:
         return code
 
     def ask(self, path: str) -> int:
-        """The status; 0 where nobody answers. Raises AssertionError where the process has ended."""
+        """The status; 0 if nobody answers. Raises AssertionError where the process has ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.log()
         try:

@@ -232,7 +232,7 @@ def test_a_damaged_request_is_left_to_a_person_and_stops_no_other(
     assert len(here.runs.started) == 2
     assert sum("is damaged or" in line for line in caplog.messages) == 1
     assert place.sample("lrf_controller_errors_total", source="state", cause="ArtifactError") == 2
-    here.state.delete(key)  # asks for it anew
+    here.state.delete(key)  # asks for it again
     place.loop.turn()
     assert len(here.ledger.requests()) == 2
     assert place.loop.ledger.damaged == {}

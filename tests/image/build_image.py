@@ -133,7 +133,7 @@ def check_sizes(sizes: list[int]) -> None:
     assert beside < MOST_BESIDE_TENSORFLOW, f"{beside} bytes, at most {MOST_BESIDE_TENSORFLOW}"
 
 
-# A mount namespace of its own, so that nothing is left mounted: the image read-only but for /tmp.
+# A mount namespace of its own, so that nothing is left mounted: the image read-only except /tmp.
 INSIDE = """
 root=$1; given=$2; folder=$3; user=$4; shift 4
 mount --bind "$root" "$root"

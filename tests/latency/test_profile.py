@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
     points = {p.ranks: p for p in resumed.geometries[0].forms[0].boxes[0].points}
     for kept in whole.geometries[0].forms[0].boxes[0].points:
         if list(kept.ranks) == lost["ranks"]:
-            assert points[kept.ranks] != kept  # measured anew
+            assert points[kept.ranks] != kept  # measured again
         else:
             assert points[kept.ranks] == kept
     assert resumed.geometries[0].own == whole.geometries[0].own

@@ -81,7 +81,7 @@ def test_every_eligible_layer_can_be_factorized(name: str) -> None:
 
 
 def exactly(layer: keras.Layer, chain: Chain) -> None:
-    """The layer's kernel in a chain of full rank: itself, and the identity where there are two."""
+    """The layer's kernel in a chain of full rank: itself, and the identity if there are two."""
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     if len(chain) == 1:
         chain[0].kernel.assign(kernel)

@@ -49,7 +49,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def run_pipeline(folder: Path, settings: dict[str, Any], *flags: object) -> Ended:
-    """In a process of its own, as a person would."""
+    """In a process of its own, as a user would."""
     (folder / "spec.yaml").write_text(yaml.safe_dump(settings))
     ended = subprocess.run(
         [sys.executable, "-m", "pipelines", "run", "spec.yaml", *map(str, flags)],

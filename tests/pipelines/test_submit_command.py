@@ -1,4 +1,4 @@
-"""`python -m pipelines submit` and `follow`: what a person or a script gets, and the exit code."""
+"""`python -m pipelines submit` and `follow`: what a user or a script gets, and the exit code."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_pass_shows_the_checks_and_the_release(command: Command, root: str) ->
     assert "at most 1 point" in ended.out
     assert "release: s3://bucket/models/digits/v-1f3a" in ended.out
     assert "submitted: " in ended.err
-    assert "every step runs anew: what is in model: /data/m.keras" in ended.err
+    assert "every step runs again: what is in model: /data/m.keras" in ended.err
 
 
 def test_a_refusal_shows_the_checks_and_ends_with_3(started: Command, root: str) -> None:

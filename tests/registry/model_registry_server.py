@@ -31,7 +31,7 @@ Resource = dict[str, Any]
 
 
 def schema_file() -> Path:
-    """The schema beside the repository, or beside a folder above it; skips where there is none."""
+    """The schema beside the repository, or beside a folder above it; skips if there is none."""
     for folder in Path(__file__).resolve().parents:
         if (path := folder / "shared" / _SCHEMA).is_file():
             return path

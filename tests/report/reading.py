@@ -1,4 +1,4 @@
-"""What a person sees of a page and of a table."""
+"""What a user sees of a page and of a table."""
 
 from __future__ import annotations
 

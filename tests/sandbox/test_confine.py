@@ -281,7 +281,7 @@ def test_a_graph_of_tensorflow_that_writes_a_file(
     keras.Sequential([keras.Input((2,)), layer]).save(model / "model.keras")
     target.unlink(missing_ok=True)
     keras.saving.load_model(model / "model.keras", safe_mode=False)(np.ones((1, 2), np.float32))
-    assert target.read_text() == "attack"  # it works where nothing confines it
+    assert target.read_text() == "attack"  # it works if nothing confines it
     target.unlink()
 
     attack = LOADS_A_GRAPH.format(str(model / "model.keras"))

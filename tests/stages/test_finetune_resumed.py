@@ -69,7 +69,7 @@ def made() -> tuple[keras.Model, keras.Model, Data]:
 
 @pytest.fixture(scope="module")
 def whole(made) -> tuple[keras.Model, FinetuneRecord]:  # type: ignore[no-untyped-def]
-    """What comes out where nothing happens."""
+    """What comes out if nothing happens."""
     teacher, student, data = made
     return finetune(student, teacher, data, settings=SETTINGS)
 

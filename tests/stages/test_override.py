@@ -1,4 +1,4 @@
-"""A person may let a model through; who and why stays on record, and not everything goes."""
+"""A user may let a model through; who and why stays on record, and not everything goes."""
 
 from __future__ import annotations
 

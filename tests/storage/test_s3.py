@@ -1,4 +1,4 @@
-"""The S3 store against a real server: settings, refusals, and what a person is told."""
+"""The S3 store against a real server: settings, refusals, and what a user is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model that the gate refuses to a person who is told: all of Prometheus' own programs."""
+"""From a model that the gate refuses to a user who is told: all of Prometheus' own programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Chain:
         return list(asked(self.prometheus, "/api/v1/query", query=expression)["result"])
 
     def told(self, alert: str, status: str = "firing", **labels: str) -> Callable[[], Any]:
-        """Asks whether a person was told of it."""
+        """Asks whether a user was told of it."""
         wanted = {"alertname": alert, **labels}.items()
         return lambda: [
             each

@@ -68,7 +68,7 @@ def test_a_damaged_state_is_not_used(
     file.write_bytes(content[: int(keep * len(content) if keep < 1 else keep)])
     with caplog.at_level(logging.WARNING, logger="lrf"):
         assert checkpoints(tmp_path).load() is None
-    assert "training starts anew" in caplog.text
+    assert "training starts again" in caplog.text
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

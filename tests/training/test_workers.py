@@ -114,7 +114,7 @@ def workers_of_this_process() -> dict[int, int]:
 
 @contextmanager
 def watched(on_batches: list[int], kill_at: int | None = None) -> Iterator[None]:
-    """Note how far training is; kill worker 1 where it has come to a batch."""
+    """Note how far training is; kill worker 1 if it has come to a batch."""
 
     @contextmanager
     def display(description: str, total: int) -> Iterator[progress.Advance]:
