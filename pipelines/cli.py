@@ -1,4 +1,4 @@
-"""The commands of `python -m pipelines`, and how errors end them."""
+"""The commands of `lrf pipeline` and `python -m pipelines`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrf_core.commands.app import run_command_line
 from lrf_core.commands.flags import JsonOption, by_spec
 from lrf_core.console.terminal import echo, open_closed_streams, say
 from lrf_core.errors import EXIT_GATE_REFUSED, SpecError
@@ -51,8 +50,8 @@ def run(spec: Spec, as_json: JsonOption = False) -> None:
 
     \b
     Examples:
-      python -m pipelines run spec.yaml
-      python -m pipelines run spec.yaml --out out/digits --max-accuracy-drop 0.5
+      lrf pipeline run spec.yaml
+      lrf pipeline run spec.yaml --out out/digits --max-accuracy-drop 0.5
 
     \b
     Exit code: 0 if the model passed and is published, 3 if it failed the gate, 2 for bad input,
@@ -83,9 +82,9 @@ def compile_(
 
     \b
     Examples:
-      python -m pipelines compile
-      LRF_IMAGE=registry.example/lrf:0.1.0 python -m pipelines compile lrf.yaml
-      python -m pipelines compile lrf.yaml --spec spec.yaml
+      lrf pipeline compile
+      LRF_IMAGE=registry.example/lrf:0.1.0 lrf pipeline compile lrf.yaml
+      lrf pipeline compile lrf.yaml --spec spec.yaml
     """
     if spec and not target:
         raise SpecError("say where to write what is compiled for a spec: compile FILE --spec SPEC")
@@ -121,8 +120,8 @@ def submit(
 
     \b
     Examples:
-      python -m pipelines submit spec.yaml --host http://localhost:8888
-      python -m pipelines submit spec.yaml --host https://kfp.example --namespace team --no-wait
+      lrf pipeline submit spec.yaml --host http://localhost:8888
+      lrf pipeline submit spec.yaml --host https://kfp.example --namespace team --no-wait
 
     \b
     Exit code: 0 if the model is published (or with --no-wait, the run submitted), 3 if it failed
@@ -151,7 +150,7 @@ def follow(
 
     \b
     Examples:
-      python -m pipelines follow 6f0a3c1e-52d4-4d0a-8d3e-0f6f3f1f9a11 --host http://localhost:8888
+      lrf pipeline follow 6f0a3c1e-52d4-4d0a-8d3e-0f6f3f1f9a11 --host http://localhost:8888
     """
     from pipelines.submit import attach
 
@@ -167,7 +166,7 @@ def _await(submitted: Submitted, host: str, namespace: str | None, as_json: bool
     except KeyboardInterrupt:
         place = f" --namespace {namespace}" if namespace else ""
         say(
-            f"the run goes on; follow it: python -m pipelines follow {submitted.run_id} "
+            f"the run goes on; follow it: lrf pipeline follow {submitted.run_id} "
             f"--host {host}{place}"
         )
         raise
@@ -186,5 +185,7 @@ def _await(submitted: Submitted, host: str, namespace: str | None, as_json: bool
 
 def main() -> None:
     """`python -m pipelines`; the steps show their own progress."""
+    from lrf_core.commands.app import run_command_line
+
     open_closed_streams()
     run_command_line(app)

@@ -121,13 +121,19 @@ _COMMANDS = "lrf.commands"
 
 
 def add_commands(found: Iterable[EntryPoint]) -> None:
-    """Add commands that packages offer; one that cannot be loaded says so when it is called."""
+    """Add commands, or groups of commands, that packages offer.
+
+    One that cannot be loaded says so when it is called.
+    """
     for each in found:
         try:
             command = each.load()
         except Exception as error:  # noqa: BLE001 - whatever a broken package raises
             command = _broken(each, error)
-        app.command(each.name)(command)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=each.name)
+        else:
+            app.command(each.name)(command)
 
 
 def _broken(command: EntryPoint, error: Exception) -> Callable[[], None]:

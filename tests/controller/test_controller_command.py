@@ -89,6 +89,7 @@ def test_it_serves_and_stops_when_told_to_with_its_store_gone(
 def test_the_command_is_offered_by_lrf() -> None:
     names = [each.name for each in cli.app.registered_commands]
     assert "controller" in names
+    assert "pipeline" in [each.name for each in cli.app.registered_groups]
 
 
 def test_a_command_that_cannot_be_loaded_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,7 +219,7 @@ def test_an_interrupted_run_goes_on_and_is_found_again(command: Command, root: s
     finally:
         process.kill()
     assert process.returncode == 130
-    assert f"python -m pipelines follow {RUN} --host {command.api.host}" in said
+    assert f"lrf pipeline follow {RUN} --host {command.api.host}" in said
     command.api.states = [PUBLISHED]
     ended = command("follow", RUN)
     assert ended.code == 0, ended.err
