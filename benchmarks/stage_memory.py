@@ -90,12 +90,13 @@ def of_stage(stage: str, name: str, arguments: argparse.Namespace) -> table.Row:
     start, begun = peak_bytes(), time.perf_counter()
     folder = arguments.folder / name
     if stage == "analyze":
-        lrf.analyze(model, data, settings=explore).save(folder)
+        lrf.analyze(model, data, settings=explore).save(folder / lrf.Analysis.file_name)
     elif stage == "explore":
-        analysis = lrf.Analysis.load(folder)
-        lrf.explore(model, data, analysis, settings=explore).save(folder)
+        analysis = lrf.Analysis.load(folder / lrf.Analysis.file_name)
+        space = lrf.explore(model, data, analysis, settings=explore)
+        space.save(folder / lrf.DesignSpace.file_name)
     else:
-        space = lrf.DesignSpace.load(folder)
+        space = lrf.DesignSpace.load(folder / lrf.DesignSpace.file_name)
         lrf.decompose(model, data, [space], lrf.Goal(params_reduction=0.7))
     weights = sum(weight.numpy().nbytes for weight in model.weights) / _GIB
     peak = peak_bytes() / _GIB
