@@ -21,8 +21,8 @@ DEEPEST = 700
 
 Chains = Mapping[str, Sequence[keras.Layer]]
 
-# Samples that models are compared on in one call.
-_AT_ONCE = 4
+# Samples that models are compared on in one call, unless the model insists on more.
+_AT_ONCE = 1
 
 
 def splice(model: keras.Model, chains: Chains) -> keras.Model:
@@ -129,7 +129,7 @@ def largest_difference(expected: keras.Model, model: keras.Model, samples: Sampl
 
 def _answers(model: keras.Model, samples: Samples) -> list[Any]:
     # Not predict_on_batch: compiling a deep model for a few samples takes longer than running it.
-    # A few at a time: a call holds every feature map until it ends.
+    # Not all at once: a call holds every feature map until it ends.
     inputs = getattr(model, "inputs", None)  # subclassed models have none
     size = (inputs and inputs[0].shape[0]) or _AT_ONCE
     found = []
