@@ -102,9 +102,8 @@ def install(python: Path, *what: object) -> None:
 
 
 def check_installed(python: Path, trained: Trained, folder: Path) -> None:
-    (example,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL
-    )
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (example,) = [block for block in blocks if "import lrf_core" in block]
     shutil.copy(trained.model_file, folder / "model.keras")
     shutil.copy(trained.data_file, folder / "data.npz")
     (folder / "example.py").write_text(example)

@@ -18,7 +18,8 @@ def test_library_example_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (example,) = [block for block in blocks if "import lrf_core" in block]
     shutil.copy(trained.model_file, tmp_path / "model.keras")
     shutil.copy(trained.data_file, tmp_path / "data.npz")
     monkeypatch.chdir(tmp_path)
